@@ -1,0 +1,327 @@
+"""The configuration: one tree of frozen sections, its defaults, and the rules that bind fields together.
+
+Reading files and command-line overrides is config_file's job. Functions take their own section, never the whole
+tree, except the loop, the trainer and the command line.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+
+class BrokenRulesError(ValueError):
+    """Fields of a section that do not go together: (field, what is wrong and what to do) for each."""
+
+    def __init__(self, broken: tuple[tuple[str, str], ...]) -> None:
+        self.broken = broken
+        super().__init__("\n".join(f"{field}: {message}" for field, message in broken))
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, message) for each rule between fields that is broken; the message names the fields it is about.
+
+        Checked when every field is right on its own.
+        """
+        yield from ()
+
+    @model_validator(mode="after")
+    def _follows_its_rules(self) -> Self:
+        if broken := tuple(self.rules()):
+            raise BrokenRulesError(broken)
+        return self
+
+
+def _refuse_booleans(value: object) -> object:
+    """Pydantic would take true and false for the numbers 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("give a number")
+    return value
+
+
+def _refuse_collections(value: object) -> object:
+    """One message for the four types that an option may have."""
+    if not isinstance(value, (str, int, float, bool)):
+        raise ValueError("give text, a number, true or false")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_refuse_booleans)]
+Float = Annotated[float, BeforeValidator(_refuse_booleans), Field(allow_inf_nan=False)]
+Count = Annotated[Int, Field(ge=1, le=2**40)]
+Number = Annotated[Int, Field(ge=0, le=2**40)]
+Positive = Annotated[Float, Field(gt=0)]
+Fraction = Annotated[Float, Field(ge=0, lt=1)]
+Option = Annotated[str | int | float | bool, BeforeValidator(_refuse_collections)]
+
+
+class StorageSection(Section):
+    """Where data, runs and models are kept."""
+
+    root: str = Field("bucket", min_length=1, description="any fsspec URL (s3://..., gs://...) or a local folder")
+    options: dict[str, Option] = Field(
+        default_factory=dict, description="passed to fsspec for this root, as endpoint_url; never a key or a token"
+    )
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        for name, value in self.options.items():
+            if re.search(r"secret|token|password|^key$|access_key", name, re.I) and value != "anon":
+                yield (
+                    f"options.{name}",
+                    "would be stored with the run; use the environment, a profile or a role",
+                )
+
+
+class ModelSize(Section):
+    """The shape of a model that is trained from nothing (a Llama decoder)."""
+
+    vocab_size: Count = 2048
+    hidden_size: Count = 128
+    num_layers: Count = 2
+    num_heads: Count = 4
+    num_kv_heads: Count | None = Field(None, description="grouped-query attention; num_heads by default")
+    intermediate_size: Count | None = Field(None, description="8/3 of hidden_size by default, rounded up to 32")
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        if self.hidden_size % self.num_heads:
+            use = _nearest_divisor(self.hidden_size, self.num_heads)
+            yield "num_heads", f"got {self.num_heads}, which does not divide hidden_size={self.hidden_size}; use {use}"
+        if self.num_kv_heads and self.num_heads % self.num_kv_heads:
+            use = _nearest_divisor(self.num_heads, self.num_kv_heads)
+            yield (
+                "num_kv_heads",
+                f"got {self.num_kv_heads}, which does not divide num_heads={self.num_heads}; use {use}",
+            )
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return min((*small, *(number // n for n in small)), key=lambda n: abs(n - wanted))
+
+
+def _modules_kind(value: object) -> str:
+    return "<name>" if isinstance(value, str) else "<list>"
+
+
+class LoraSection(Section):
+    """Low-rank adapters instead of full fine-tuning (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: Count = 16
+    alpha: Positive = 32.0
+    dropout: Fraction = 0.0
+    target_modules: Annotated[
+        Annotated[tuple[str, ...], Tag("<list>")] | Annotated[Literal["all-linear"], Tag("<name>")],
+        Discriminator(_modules_kind),
+    ] = Field("all-linear", description="all-linear, or a list of module names")
+
+
+class ModelSection(Section):
+    """The model that training starts from."""
+
+    init: Literal["pretrained", "random"] = "pretrained"
+    source: str | None = Field(None, description="a folder, an fsspec URL, a GGUF file or a Hugging Face id")
+    revision: str | None = Field(None, description="of a Hugging Face id: branch, tag or commit")
+    size: ModelSize | None = Field(None, description="with init: random")
+    lora: LoraSection | None = None
+    attention: Literal["auto", "sdpa", "flex"] = Field("auto", description="auto: flex on CUDA, SDPA on CPU")
+    gradient_checkpointing: bool = False
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        if self.init == "pretrained":
+            if self.source is None:
+                yield "source", "missing; name a folder, a URL, a GGUF file or a Hugging Face id"
+            if self.size is not None:
+                yield "size", "goes with init: random; remove it, or set init: random and remove source"
+        else:
+            if self.size is None:
+                yield "size", "missing; give {vocab_size, hidden_size, num_layers, num_heads}"
+            if self.source is not None:
+                yield "source", "goes with init: pretrained; remove it, or remove init: random"
+            if self.revision is not None:
+                yield "revision", "goes with init: pretrained; remove it"
+            if self.lora is not None:
+                yield "lora", "adapts a pretrained model; remove it, or set init: pretrained"
+
+
+class Corpus(Section):
+    """One source of conversations."""
+
+    format: str = Field(
+        description="messages, chitchat, chatterbot, or your own function as my_package.module:read_row"
+    )
+    source: str = Field(
+        min_length=1, description="a file, folder or glob; any fsspec URL; .gz and .zst are read as they are"
+    )
+    name: str | None = Field(None, description="how reports call it; the format's name by default")
+    limit: Count | None = Field(None, description="take the first N conversations only")
+
+
+class DataSection(Section):
+    """Which conversations, how they are cleaned, and how they become rows of tokens."""
+
+    corpora: tuple[Corpus, ...] = Field(min_length=1, description="a list of {format, source}")
+    seq_len: Annotated[Int, Field(ge=16)] = 1024
+    validation: Annotated[Float, Field(ge=0, le=0.5)] = Field(0.02, description="share of conversations held out")
+    cleaning: tuple[str, ...] = Field(
+        ("fix_unicode", "drop_empty_turns", "merge_turns", "check_length"),
+        description="steps in order; your own as my_package.module:function",
+    )
+    min_turns: Count = Field(2, description="shorter conversations are dropped, and counted")
+    min_chars: Number = Field(1, description="in all turns together")
+    max_chars: Count = Field(200_000, description="in all turns together")
+    max_bad_rows: Number = Field(100, description="unreadable rows to skip before giving up")
+    system_prompt: str | None = Field(None, description="put before conversations that have none")
+    chat_template: str | None = Field(None, description="a Jinja file or URL; the tokenizer's own by default")
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        names = [corpus.name or corpus.format for corpus in self.corpora]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                yield f"corpora.{index}.name", f"{name} is the name of another corpus too; give each its own name"
+
+
+class TrainSection(Section):
+    """The optimisation: how long, how fast, in what precision and on what device."""
+
+    steps: Count | None = Field(None, description="give steps or epochs")
+    epochs: Positive | None = None
+    global_batch_size: Count = Field(64, description="packed rows a step, at any number of workers")
+    micro_batch_size: Count = Field(4, description="packed rows a worker holds at once")
+    learning_rate: Positive = 2e-5
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_steps: Number = 0
+    min_learning_rate_ratio: Annotated[Float, Field(ge=0, le=1)] = 0.0
+    weight_decay: Annotated[Float, Field(ge=0)] = 0.0
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    eps: Positive = 1e-8
+    max_grad_norm: Annotated[Float, Field(ge=0)] = Field(1.0, description="0: no clipping")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on CPU")
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    deterministic: bool = Field(False, description="same machine and worker count: the same bits")
+    evaluate_every_steps: Number = Field(0, description="validation perplexity during training; 0: never")
+    evaluate_rows: Count = Field(256, description="validation rows to use for it, at most")
+    timeout_s: Positive = Field(600, description="a collective that takes longer ends the run")
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        if self.steps is not None and self.epochs is not None:
+            yield "steps", f"got {self.steps}, and epochs={self.epochs:g}; keep one of the two"
+        if self.steps is None and self.epochs is None:
+            yield "steps", "missing; give a number of steps, or epochs"
+        if self.global_batch_size % self.micro_batch_size:
+            got = f"got {self.micro_batch_size}, which does not divide global_batch_size={self.global_batch_size}"
+            use = _nearest_divisor(self.global_batch_size, self.micro_batch_size)
+            yield "micro_batch_size", f"{got}; use {use}"
+        if self.min_learning_rate_ratio and self.schedule == "constant":
+            yield "min_learning_rate_ratio", "goes with schedule: linear or cosine; remove it, or change schedule"
+
+
+class ZeroSection(Section):
+    """DeepSpeed ZeRO: what is partitioned over the workers (Rajbhandari et al. 2020, arXiv:1910.02054)."""
+
+    stage: Annotated[Literal[0, 1, 2, 3], BeforeValidator(_refuse_booleans)] = 2
+    offload_optimizer: Literal["none", "cpu"] = "none"
+    offload_parameters: Literal["none", "cpu"] = "none"
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        if self.offload_optimizer != "none" and self.stage == 0:
+            yield "offload_optimizer", "needs stage 1, 2 or 3; raise stage, or remove it"
+        if self.offload_parameters != "none" and self.stage != 3:
+            yield "offload_parameters", "needs stage 3; set stage: 3, or remove it"
+
+
+class CheckpointSection(Section):
+    """When the state is committed to the bucket, and how many commits are kept."""
+
+    every_steps: Count = 100
+    keep: Count = 3
+
+
+class WorkerRange(Section):
+    """As many workers as the cluster has, within bounds."""
+
+    min: Count = Field(description="the fewest workers to train with")
+    max: Count = Field(description="the most workers to train with")
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        if self.min > self.max:
+            yield "min", f"got {self.min}, which is above max={self.max}; swap them"
+
+
+def _workers_kind(value: object) -> str:
+    return "<range>" if isinstance(value, (dict, WorkerRange)) else "<number>"
+
+
+class ScalingSection(Section):
+    """How many workers train, and what each one gets."""
+
+    workers: Annotated[
+        Annotated[Count, Tag("<number>")] | Annotated[WorkerRange, Tag("<range>")], Discriminator(_workers_kind)
+    ] = Field(1, description="a number, or {min, max}")
+    gpus_per_worker: Annotated[Int, Field(ge=0, le=1)] | None = Field(
+        None, description="by default 1 on CUDA, 0 on CPU"
+    )
+    cpus_per_worker: Positive = 1.0
+
+
+class EvaluateSection(Section):
+    """What `scaletrain evaluate` measures."""
+
+    micro_batch_size: Count = 4
+    max_rows: Count | None = Field(None, description="validation rows to use; all by default")
+    prompts: tuple[str, ...] = (
+        "Hello! How are you today?",
+        "What do you like to do at the weekend?",
+        "I had a terrible day at work.",
+        "Can you recommend a good film?",
+    )
+    max_new_tokens: Count = 60
+
+
+class TrackSection(Section):
+    """Where metrics go besides the run's own metrics files."""
+
+    tensorboard: bool = True
+
+
+class DebugSection(Section):
+    """Looking inside a run; never part of its mathematics."""
+
+    stop_after: Count | None = Field(None, description="save after this step and end with exit code 0")
+    dump_batch: bool = Field(False, description="print the first micro batch decoded, supervised tokens in colour")
+    check_nan: bool = Field(False, description="stop at the first non-finite activation and name its module")
+    profile_steps: Number = Field(0, description="write a torch profiler trace of this many steps")
+
+
+class Config(Section):
+    """A whole run."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="a name for the run, of letters, digits and . _ - (it begins with a letter or digit)",
+    )
+    seed: Number = 0
+    storage: StorageSection = Field(default_factory=StorageSection)  # type: ignore[arg-type]
+    model: ModelSection = Field(description="a section with source, or with init: random and size")
+    data: DataSection = Field(description="a section with corpora")
+    train: TrainSection = Field(description="a section with steps or epochs")
+    zero: ZeroSection = Field(default_factory=ZeroSection)
+    checkpoint: CheckpointSection = Field(default_factory=CheckpointSection)
+    scaling: ScalingSection = Field(default_factory=ScalingSection)  # type: ignore[arg-type]
+    evaluate: EvaluateSection = Field(default_factory=EvaluateSection)  # type: ignore[arg-type]
+    track: TrackSection = Field(default_factory=TrackSection)
+    debug: DebugSection = Field(default_factory=DebugSection)  # type: ignore[arg-type]
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        if self.train.evaluate_every_steps and not self.data.validation:
+            yield "train.evaluate_every_steps", "needs a validation split; set data.validation above 0, or remove it"
+        if self.train.device == "cpu" and self.scaling.gpus_per_worker:
+            yield "scaling.gpus_per_worker", "got 1 with train.device: cpu; remove one of the two"
+        if self.train.device == "cuda" and self.scaling.gpus_per_worker == 0:
+            yield "scaling.gpus_per_worker", "got 0 with train.device: cuda; remove one of the two"

@@ -1,0 +1,93 @@
+"""Every error that a user can cause or meet, and the exit code each one ends the command with.
+
+    ScaletrainError             exit 1  the run failed
+    ├── ConfigError             exit 2  the configuration or the command line is wrong (lists every problem)
+    ├── DataError               exit 2  a corpus or a prepared dataset cannot be used
+    ├── ModelError              exit 2  a model cannot be loaded, or is not a causal language model
+    ├── DeviceError             exit 2  a device was asked for that is not there
+    ├── ClusterError            exit 1  machines could not be had or were lost for good
+    ├── TrainingError           exit 1  the run itself cannot go on (non-finite loss, lost workers)
+    ├── StorageError            exit 1  reading or writing a URL failed
+    │   ├── NotFoundError       exit 2  no such object, bucket or folder
+    │   └── AccessError         exit 2  no credentials, or not allowed
+    └── CheckpointError         exit 2  a checkpoint is damaged, or belongs to another model
+    Interrupted                 exit 130  asked to stop; the state was saved first
+
+Third-party errors are translated once, where they are caught (`raise ... from exc`). A message says what is wrong,
+what was found, and what to do; it names the URL, step or row, and never a credential.
+"""
+
+from collections.abc import Sequence
+
+
+class ScaletrainError(Exception):
+    """Base of every error that is reported as a message instead of a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(ScaletrainError):
+    """The configuration or the command line is wrong; `problems` has one line for each mistake."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[tuple[str, ...]]]:
+        return type(self), (self.problems,)
+
+
+class DataError(ScaletrainError):
+    """A corpus or a prepared dataset cannot be used."""
+
+    exit_code = 2
+
+
+class ModelError(ScaletrainError):
+    """A model cannot be loaded, or is not a causal language model."""
+
+    exit_code = 2
+
+
+class DeviceError(ScaletrainError):
+    """A device was asked for that this machine does not have."""
+
+    exit_code = 2
+
+
+class ClusterError(ScaletrainError):
+    """Machines could not be had, or were lost for good."""
+
+
+class TrainingError(ScaletrainError):
+    """The run itself cannot go on."""
+
+
+class StorageError(ScaletrainError):
+    """Reading or writing a URL failed."""
+
+
+class NotFoundError(StorageError):
+    """There is no such object, bucket or folder."""
+
+    exit_code = 2
+
+
+class AccessError(StorageError):
+    """There are no credentials for a URL, or they do not allow this."""
+
+    exit_code = 2
+
+
+class CheckpointError(ScaletrainError):
+    """A checkpoint is damaged, or belongs to another model."""
+
+    exit_code = 2
+
+
+class Interrupted(ScaletrainError):
+    """The run was asked to stop and saved its state first."""
+
+    exit_code = 130

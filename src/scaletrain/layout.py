@@ -1,0 +1,84 @@
+"""Where everything lies below the storage root: every file name of a run, a dataset and a model, in one place."""
+
+import re
+from dataclasses import dataclass
+
+from scaletrain.storage import join
+
+_STEP_FOLDER = re.compile(r"^step-(\d{8,})$")
+
+
+def dataset_url(root: str, dataset_id: str) -> str:
+    """URL of a prepared dataset: shards, stats.json, and index.json, which is written last."""
+    return join(root, "data", dataset_id)
+
+
+def model_url(root: str, name: str) -> str:
+    """URL of a model that was copied into the bucket once; its index.json is written last."""
+    return join(root, "models", name)
+
+
+def part_name(attempt: int, part: int) -> str:
+    """File name of one uploaded part of an attempt's line-by-line records."""
+    return f"attempt-{attempt:04d}.part-{part:04d}.jsonl"
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The URLs of one run; `root` is the storage root, `name` the run's name."""
+
+    root: str
+    name: str
+
+    @property
+    def url(self) -> str:
+        return join(self.root, "runs", self.name)
+
+    @property
+    def config(self) -> str:
+        return join(self.url, "config.yaml")
+
+    @property
+    def metrics(self) -> str:
+        return join(self.url, "metrics")
+
+    @property
+    def ledger(self) -> str:
+        return join(self.url, "ledger")
+
+    @property
+    def tensorboard(self) -> str:
+        return join(self.url, "tensorboard")
+
+    @property
+    def evaluation(self) -> str:
+        return join(self.url, "evaluation")
+
+    @property
+    def export(self) -> str:
+        return join(self.url, "export")
+
+    @property
+    def checkpoints(self) -> str:
+        return join(self.url, "checkpoints")
+
+    @property
+    def attempts(self) -> str:
+        return join(self.url, "attempts")
+
+    def checkpoint(self, step: int) -> str:
+        return join(self.checkpoints, f"step-{step:08d}")
+
+    def attempt(self, number: int) -> str:
+        """The file whose conditional creation makes `number` this attempt's and nobody else's."""
+        return join(self.attempts, f"attempt-{number:04d}.json")
+
+    def stop_request(self, attempt: int) -> str:
+        """The file whose existence asks an attempt to finish its step, save and end."""
+        return join(self.attempts, f"stop-{attempt:04d}")
+
+
+def step_of(folder_name: str) -> int | None:
+    """The step that a checkpoint folder's name states, or None for any other folder."""
+    match = _STEP_FOLDER.match(folder_name)
+    return int(match[1]) if match else None

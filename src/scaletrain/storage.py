@@ -1,0 +1,261 @@
+"""Every question asked of storage, and every byte put there: a local folder, s3://, gs:// or any other fsspec URL.
+
+A folder exists as long as there is an object below it, as in a bucket; an empty local folder does not count.
+Every write is atomic: a reader sees the old object or the new one, never half. Listings are never cached. Functions
+may be called from any thread, and after a fork. What goes wrong is a NotFoundError, AccessError or StorageError.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from scaletrain import storage_local, storage_remote
+from scaletrain.errors import ConfigError, NotFoundError, StorageError
+from scaletrain.storage_errors import errors_of, without_password
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One object; `version` changes whenever its bytes are replaced by others."""
+
+    url: str
+    size_bytes: int
+    version: str
+
+
+# --- URLs ---------------------------------------------------------------------------------------------------------
+
+
+def join(url: str, *parts: str) -> str:
+    """Append path parts to a URL or a local path."""
+    for part in parts:
+        if part := part.strip("/"):
+            url = url + part if url.endswith("://") else f"{url.rstrip('/')}/{part}"
+    return url
+
+
+def is_local(url: str) -> bool:
+    """Say whether a URL is a path on this machine."""
+    return storage_remote.protocol_of(url) == "file"
+
+
+def local_path(url: str) -> Path:
+    """Return the path of a local URL; `~` is expanded."""
+    assert is_local(url), url
+    return Path(url.partition("://")[2] if "://" in url else url).expanduser()
+
+
+def absolute(url: str) -> str:
+    """Make a local path independent of the working directory; other URLs are returned as they are."""
+    return str(local_path(url).absolute()) if is_local(url) else url
+
+
+def configure(root: str, options: Mapping[str, str | int | float | bool]) -> None:
+    """Set fsspec's options for the root's protocol, and connect anew; every process calls this once, at its start.
+
+    Raises ConfigError for an unknown kind of URL and for an option that would be ignored.
+    """
+    if is_local(root):
+        if options:
+            raise ConfigError(f"storage.options: {root} is a local folder and takes no options; remove them")
+        return
+    protocol = storage_remote.protocol_of(root)
+    known = storage_remote.known_options(protocol)
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        import difflib
+
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+        raise ConfigError(f"storage.options.{unknown[0]}: no such option of {protocol}://; {hint}")
+    storage_remote.reconnect(protocol, options)
+
+
+# --- Questions ----------------------------------------------------------------------------------------------------
+
+
+def exists(url: str) -> bool:
+    """Say whether there is an object at a URL, or a folder with an object below it."""
+    with errors_of(url):
+        return storage_local.exists(local_path(url)) if is_local(url) else storage_remote.exists(url)
+
+
+def info(url: str) -> ObjectInfo:
+    """Return size and version of an object; NotFoundError where there is none, or only a folder."""
+    with errors_of(url):
+        if is_local(url):
+            return ObjectInfo(url, *storage_local.size_and_version(local_path(url)))
+        file_system, path = storage_remote.open_file_system(url)
+        return ObjectInfo(url, *storage_remote.size_and_version(file_system.info(path)))
+
+
+def list_objects(url: str) -> list[ObjectInfo]:
+    """List all objects below a folder, sorted by URL; a missing folder has none, and an object is its own list."""
+    found = []
+    with errors_of(url):
+        if is_local(url):
+            root = local_path(url)
+            for file in storage_local.files_below(root):
+                with suppress(FileNotFoundError):  # removed since it was listed
+                    below = join(url, file.relative_to(root).as_posix()) if file != root else url
+                    found.append(ObjectInfo(below, *storage_local.size_and_version(file)))
+        else:
+            base = storage_remote.open_file_system(url)[1].rstrip("/")
+            for name, details in storage_remote.objects_below(url).items():
+                found.append(ObjectInfo(join(url, name.removeprefix(base)), *storage_remote.size_and_version(details)))
+    return sorted(found, key=lambda each: each.url)
+
+
+def list_folders(url: str) -> list[str]:
+    """Return the names of the folders directly below a folder, sorted; a missing folder has none."""
+    with errors_of(url):
+        return storage_local.folders_in(local_path(url)) if is_local(url) else storage_remote.folders_in(url)
+
+
+def glob(pattern: str) -> list[ObjectInfo]:
+    """List what a file, a folder (all below it) or a glob (`*`, `?`, `[a-z]`, `**`) stands for, sorted by URL."""
+    if not re.search(r"[*?\[]", pattern):
+        return list_objects(pattern)
+    found: dict[str, ObjectInfo] = {}
+    with errors_of(pattern):
+        file_system, path = storage_remote.open_file_system(pattern)
+        shown, fixed = _fixed_folder(pattern), _fixed_folder(path)
+        for name, details in file_system.glob(path, detail=True).items():
+            url = shown + name.removeprefix(fixed)
+            if is_local(url) or details["type"] == "directory":
+                found |= {each.url: each for each in list_objects(url)}
+            elif not name.endswith("/"):
+                found[url] = ObjectInfo(url, *storage_remote.size_and_version(details))
+        if not found:
+            exists(shown)  # raises where the bucket is missing
+    return [found[url] for url in sorted(found)]
+
+
+def _fixed_folder(pattern: str) -> str:
+    """Return the part of a pattern up to the last slash before its first wildcard."""
+    fixed = re.split(r"[*?\[]", pattern)[0]
+    return fixed[: fixed.rfind("/") + 1]
+
+
+# --- Bytes --------------------------------------------------------------------------------------------------------
+
+
+def read_bytes(url: str, *, start: int = 0, length: int | None = None) -> bytes:
+    """Read an object, or `length` bytes from `start`; fewer where the object ends before."""
+    with errors_of(url):
+        if not is_local(url):
+            return storage_remote.read(url, start, length)
+        with local_path(url).open("rb") as file:
+            file.seek(start)
+            return file.read(-1 if length is None else length)
+
+
+def read_text(url: str) -> str:
+    """Read an object as UTF-8."""
+    try:
+        return read_bytes(url).decode()
+    except UnicodeDecodeError as error:
+        name = without_password(url)
+        raise StorageError(f"{name}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def open_read(url: str) -> AbstractContextManager[BinaryIO]:
+    """Open an object for streaming; the file can seek."""
+    with errors_of(url):
+        return local_path(url).open("rb") if is_local(url) else storage_remote.open_read(url)
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Write an object atomically and durably, over an old one if there is one."""
+    with errors_of(url):
+        if is_local(url):
+            with storage_local.replacing(local_path(url)) as temporary:
+                temporary.write_bytes(data)
+        else:
+            storage_remote.write(url, data)
+
+
+def write_text(url: str, text: str) -> None:
+    """Write an object of UTF-8 text atomically and durably."""
+    write_bytes(url, text.encode())
+
+
+def create(url: str, data: bytes) -> bool:
+    """Write an object only where there is none, and say whether it was us; of many callers exactly one is told True."""
+    with errors_of(url):
+        return storage_local.create(local_path(url), data) if is_local(url) else storage_remote.create(url, data)
+
+
+def remove(url: str) -> None:
+    """Remove an object, or a folder and everything below it; a missing one is fine."""
+    with errors_of(url):
+        if is_local(url):
+            storage_local.remove(local_path(url))
+            return
+        paths = {storage_remote.open_file_system(url)[1], *storage_remote.objects_below(url)}
+        _in_parallel(lambda path: storage_remote.remove(url, path), sorted(paths), max_workers=16)
+
+
+# --- Files and folders --------------------------------------------------------------------------------------------
+
+
+def upload_file(path: Path, url: str) -> None:
+    """Copy a local file to a URL, atomically."""
+    if not path.is_file():
+        raise NotFoundError(f"{path}: no such file to upload to {without_password(url)}")
+    with errors_of(url):
+        if is_local(url):
+            with storage_local.replacing(local_path(url)) as temporary:
+                shutil.copyfile(path, temporary)
+        else:
+            storage_remote.upload(path, url)
+
+
+def download_file(url: str, path: Path) -> None:
+    """Copy an object to a local file, atomically; the folders above it are made."""
+    with errors_of(url), storage_local.replacing(path) as temporary:
+        if is_local(url):
+            shutil.copyfile(local_path(url), temporary)
+        else:
+            storage_remote.download(url, temporary)
+
+
+def upload_folder(path: Path, url: str, *, max_workers: int = 8) -> None:
+    """Copy the files below a local folder to a URL, in parallel; other objects there are left alone."""
+    if not path.is_dir():
+        raise NotFoundError(f"{path}: no such folder to upload to {without_password(url)}")
+    names = [each.relative_to(path).as_posix() for each in storage_local.files_below(path)]
+    _in_parallel(lambda name: upload_file(path / name, join(url, name)), sorted(names), max_workers)
+
+
+def download_folder(url: str, path: Path, *, max_workers: int = 8) -> None:
+    """Copy all objects below a URL into a local folder, in parallel; NotFoundError where there are none."""
+    prefix = url.rstrip("/") + "/"
+    names = [each.url.removeprefix(prefix) for each in list_objects(url) if each.url.startswith(prefix)]
+    if not names:
+        raise NotFoundError(f"{without_password(url)}: no such folder; check the name")
+    for name in names:
+        if ".." in name.split("/"):
+            raise StorageError(
+                f"{without_password(join(url, name))}: would be written outside {path}; rename the object"
+            )
+    _in_parallel(lambda name: download_file(join(url, name), path / name), names, max_workers)
+
+
+def _in_parallel(action: Callable[[_Item], None], items: Iterable[_Item], max_workers: int) -> None:
+    """Run an action on every item in threads; the first error is raised, and what has not begun is left out."""
+    with ThreadPoolExecutor(max_workers, thread_name_prefix="storage") as pool:
+        futures = [pool.submit(action, item) for item in items]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

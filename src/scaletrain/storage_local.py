@@ -1,0 +1,107 @@
+"""A local folder that behaves like a bucket: durable atomic writes, creation that one caller wins, no empty folders."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside `path`; afterwards it is on the disk and takes the place of `path` in one step."""
+    with _temporary_beside(path) as temporary:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+
+
+def create(path: Path, data: bytes) -> bool:
+    """Write a file where there is none, whole from its first moment, and say whether it was us (by a hard link)."""
+    with _temporary_beside(path) as temporary:
+        temporary.write_bytes(data)
+        _sync(temporary)
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        _sync(path.parent)
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with everything below it; a missing one is fine."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    while path.exists():
+        with suppress(FileNotFoundError):  # somebody else removes it too
+            shutil.rmtree(path)
+
+
+def exists(path: Path) -> bool:
+    """Say whether there is a file, or a folder with a file somewhere below it."""
+    return path.is_file() or _has_files(path)
+
+
+def folders_in(path: Path) -> list[str]:
+    """Return the names of the folders directly below that have a file somewhere below them, sorted."""
+    return sorted(each.name for each in path.iterdir() if _has_files(each)) if path.is_dir() else []
+
+
+def files_below(path: Path) -> Iterator[Path]:
+    """Yield all files below a folder, or the file itself; linked files count, linked folders are not entered."""
+    if path.is_file() and not _is_partial(path.name):
+        yield path
+    for folder, _, names in os.walk(path, onerror=_raise_unless_missing):
+        yield from (Path(folder, name) for name in names if not _is_partial(name))
+
+
+def size_and_version(path: Path) -> tuple[int, str]:
+    """Return the size of a file in bytes and a text that is another one whenever the file was replaced."""
+    status = path.stat()
+    if path.is_dir():
+        raise IsADirectoryError(path)
+    # Every write makes a new inode, so the version changes even within one tick of the file system's clock.
+    return status.st_size, f"{status.st_mtime_ns}-{status.st_ino}-{status.st_size}"
+
+
+@contextmanager
+def _temporary_beside(path: Path) -> Iterator[Path]:
+    _make_folder(path.parent)
+    temporary = path.parent / f".{os.urandom(8).hex()}.partial"
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_partial(name: str) -> bool:
+    """Say whether a file is one that is being written, or that a killed process left half-written."""
+    return name.startswith(".") and name.endswith(".partial")
+
+
+def _has_files(path: Path) -> bool:
+    return any(not _is_partial(name) for _, _, names in os.walk(path) for name in names)
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error
+
+
+def _make_folder(path: Path) -> None:
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

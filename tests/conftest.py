@@ -1,0 +1,58 @@
+"""Fixtures shared by all tests: a real S3 server on this machine, fresh buckets, and one root of each kind."""
+
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scaletrain import storage
+
+# What a command that sees no GPU sets for itself, and the one ninja for all: another version builds everything anew.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Run moto's S3 server on a free port, point this process and its children at it, and yield its URL."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", endpoint)
+        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        environment.delenv("AWS_PROFILE", raising=False)
+        yield endpoint
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str) -> str:
+    """Make a bucket for one test and return its URL."""
+    import boto3
+
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def bucket_root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Return an empty storage root: a local folder, memory, and a bucket of the S3 server, one after the other."""
+    if request.param == "local":
+        yield str(tmp_path / "bucket")
+    elif request.param == "s3":
+        yield request.getfixturevalue("s3_bucket") + "/root"
+    else:
+        root = f"memory://{uuid.uuid4().hex[:12]}"
+        yield root
+        storage.remove(root)

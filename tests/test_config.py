@@ -1,0 +1,136 @@
+"""config: the sections' rules between fields, and defaults that stand on their own."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from scaletrain.config import (
+    BrokenRulesError,
+    Config,
+    Corpus,
+    DataSection,
+    LoraSection,
+    ModelSection,
+    ModelSize,
+    ScalingSection,
+    Section,
+    StorageSection,
+    TrainSection,
+    WorkerRange,
+    ZeroSection,
+)
+
+
+def config(**sections: Any) -> Config:
+    return Config.model_validate(
+        {
+            "name": "a",
+            "model": {"source": "x"},
+            "data": {"corpora": [{"format": "messages", "source": "x"}]},
+            "train": {"steps": 1},
+        }
+        | sections
+    )
+
+
+def test_a_run_needs_four_things() -> None:
+    """A name, a model, a corpus and a length make a configuration; everything else has a default."""
+    assert config().zero.stage == 2
+
+
+def test_sections_are_frozen_and_know_their_keys() -> None:
+    """A section cannot be changed after it was made, and takes no key that it does not know."""
+    with pytest.raises(ValidationError, match="frozen"):
+        config().seed = 5  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        ZeroSection(stages=3)  # type: ignore[call-arg]
+
+
+BROKEN: list[tuple[type[Section], dict[str, Any], list[str]]] = [
+    (TrainSection, {}, ["steps"]),
+    (TrainSection, {"steps": 1, "epochs": 1}, ["steps"]),
+    (TrainSection, {"steps": 1, "global_batch_size": 60, "micro_batch_size": 8}, ["micro_batch_size"]),
+    (TrainSection, {"global_batch_size": 60, "micro_batch_size": 8}, ["steps", "micro_batch_size"]),
+    (TrainSection, {"steps": 1, "schedule": "constant", "min_learning_rate_ratio": 0.1}, ["min_learning_rate_ratio"]),
+    (ModelSection, {}, ["source"]),
+    (ModelSection, {"source": "x", "size": {}}, ["size"]),
+    (ModelSection, {"init": "random"}, ["size"]),
+    (ModelSection, {"init": "random", "size": {}, "source": "x", "lora": {}}, ["source", "lora"]),
+    (ModelSection, {"init": "random", "size": {}, "revision": "main"}, ["revision"]),
+    (ModelSize, {"hidden_size": 100, "num_heads": 3}, ["num_heads"]),
+    (ModelSize, {"num_heads": 4, "num_kv_heads": 3}, ["num_kv_heads"]),
+    (ZeroSection, {"stage": 0, "offload_optimizer": "cpu"}, ["offload_optimizer"]),
+    (ZeroSection, {"stage": 2, "offload_parameters": "cpu"}, ["offload_parameters"]),
+    (WorkerRange, {"min": 3, "max": 2}, ["min"]),
+    (StorageSection, {"options": {"secret": "x"}}, ["options.secret"]),
+    (DataSection, {"corpora": [{"format": "messages", "source": name} for name in "ab"]}, ["corpora.1.name"]),
+]
+
+
+@pytest.mark.parametrize(("section", "fields", "blamed"), BROKEN)
+def test_fields_that_do_not_go_together_are_named(
+    section: type[Section], fields: dict[str, Any], blamed: list[str]
+) -> None:
+    """Every broken rule of a section is reported, with the field to change and what to do."""
+    with pytest.raises(ValidationError) as raised:
+        section.model_validate(fields)
+    rules = raised.value.errors()[0]["ctx"]["error"]
+    assert isinstance(rules, BrokenRulesError)
+    assert [field for field, _ in rules.broken] == blamed
+    assert all(";" in message for _, message in rules.broken)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"train": {"steps": 1, "evaluate_every_steps": 5}, "data": config().data.model_dump() | {"validation": 0}},
+        {"train": {"steps": 1, "device": "cpu"}, "scaling": {"gpus_per_worker": 1}},
+        {"train": {"steps": 1, "device": "cuda"}, "scaling": {"gpus_per_worker": 0}},
+    ],
+)
+def test_sections_that_contradict_each_other_are_refused(sections: dict[str, Any]) -> None:
+    """A setting that another section makes meaningless is an error, not ignored."""
+    with pytest.raises(ValidationError, match="remove"):
+        config(**sections)
+
+
+def test_what_the_rules_suggest_is_right() -> None:
+    """The micro batch that the message suggests is accepted."""
+    with pytest.raises(ValidationError, match="use 6"):
+        TrainSection(steps=1, global_batch_size=60, micro_batch_size=7)
+    TrainSection(steps=1, global_batch_size=60, micro_batch_size=6)
+
+
+@pytest.mark.parametrize("number", [True, False])
+def test_a_boolean_is_no_number(number: bool) -> None:
+    """Python's true and false are the numbers 1 and 0; the configuration does not take them for numbers."""
+    for section, fields in [(TrainSection, {"steps": number}), (ZeroSection, {"stage": number})]:
+        with pytest.raises(ValidationError, match="give a number"):
+            section.model_validate(fields)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_are_finite(value: float) -> None:
+    """A learning rate that is not finite is refused."""
+    with pytest.raises(ValidationError, match="finite"):
+        TrainSection(steps=1, learning_rate=value)
+
+
+def test_workers_are_a_number_or_a_range() -> None:
+    """Both ways to give workers are understood."""
+    assert ScalingSection(workers=3).workers == 3
+    assert ScalingSection.model_validate({"workers": {"min": 1, "max": 2}}).workers == WorkerRange(min=1, max=2)
+    assert ScalingSection(workers=WorkerRange(min=1, max=2)).workers == WorkerRange(min=1, max=2)
+
+
+def test_lora_modules_are_all_or_named() -> None:
+    """LoRA adapts all linear layers, or those in a list."""
+    assert LoraSection().target_modules == "all-linear"
+    assert LoraSection.model_validate({"target_modules": ["q_proj"]}).target_modules == ("q_proj",)
+
+
+def test_two_corpora_of_one_format_need_names() -> None:
+    """Corpora with names of their own may share a format."""
+    corpora = tuple(Corpus(format="messages", source="x", name=name) for name in "ab")
+    assert len(DataSection(corpora=corpora).corpora) == 2

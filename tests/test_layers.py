@@ -1,0 +1,158 @@
+"""layers: imports go to a lower layer or the same one, three packages stay apart, and heavy packages wait."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+SOURCES = Path(__file__).parents[1] / "src"
+
+# A package's layer holds for all of its modules. A new module or package needs its line here.
+LAYERS = {
+    "scaletrain": 0,
+    "scaletrain.errors": 0,
+    "scaletrain.log": 0,
+    "scaletrain.config": 1,
+    "scaletrain.config_file": 1,
+    "scaletrain.config_problems": 1,
+    "scaletrain.layout": 1,
+    "scaletrain.metrics": 1,
+    "scaletrain.storage": 1,
+    "scaletrain.storage_errors": 1,
+    "scaletrain.storage_local": 1,
+    "scaletrain.storage_remote": 1,
+    "scaletrain.yaml_text": 1,
+    "scaletrain.checkpoint": 2,
+    "scaletrain.data": 2,
+    "scaletrain.doctor": 2,
+    "scaletrain.model": 2,
+    "scaletrain.evaluate": 3,
+    "scaletrain.serve": 3,
+    "scaletrain.train": 3,
+    "scaletrain.runs": 4,
+    "scaletrain.cli": 5,
+    "scaletrain.__main__": 5,
+}
+APART = ("scaletrain.evaluate", "scaletrain.serve", "scaletrain.train")
+HEAVY = ("boto3", "deepspeed", "google.cloud", "pyarrow", "ray", "torch", "transformers")
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Every module of the package by its name."""
+    found = {}
+    for path in sorted((SOURCES / "scaletrain").rglob("*.py")):
+        parts = path.relative_to(SOURCES).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(path.read_text())
+    return found
+
+
+def statements(tree: ast.AST, *, at_import: bool) -> Iterator[ast.AST]:
+    """Every statement below a node; with `at_import` only those that run when the module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if at_import and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if at_import and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from statements(node, at_import=at_import)
+
+
+def imports(module: str, *, at_import: bool = False) -> set[str]:
+    """The names that a module imports, as `scaletrain.storage` for `from scaletrain import storage`."""
+    names = set()
+    for node in statements(modules()[module], at_import=at_import):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import; name the whole module"
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name for name in members if name in modules()} | {str(node.module)}
+    return names
+
+
+def owner(name: str) -> str | None:
+    """The longest entry of LAYERS that a name belongs to; the package itself owns only its own file."""
+    while name not in LAYERS and "." in name:
+        name = name.rpartition(".")[0]
+    return name if name in LAYERS else None
+
+
+def test_every_module_has_its_layer() -> None:
+    """A new module is put into a layer by whoever writes it, and an entry goes with its module."""
+    unknown = [name for name in modules() if name != "scaletrain" and owner(name) in (None, "scaletrain")]
+    assert unknown == [], "give each its line in LAYERS"
+    gone = [name for name in LAYERS if name not in modules() and name != "scaletrain.__main__"]
+    assert gone == [], "remove these from LAYERS"
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_imports_go_down(module: str) -> None:
+    """A module imports from its own layer and those below, inside functions too."""
+    layer = LAYERS[str(owner(module))]
+    upward = [name for name in imports(module) if (above := owner(name)) and LAYERS[above] > layer]
+    assert upward == []
+
+
+@pytest.mark.parametrize("package", APART)
+def test_train_evaluate_and_serve_do_not_import_one_another(package: str) -> None:
+    """The three meet in the command line only."""
+    others = {
+        (module, name)
+        for module in modules()
+        if owner(module) == package
+        for name in imports(module)
+        if owner(name) in APART and owner(name) != package
+    }
+    assert others == set()
+
+
+def reachable_at_import(module: str) -> set[str]:
+    """Our modules that are imported when `module` is imported, itself and the packages above it too."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in modules():
+            continue
+        found.add(name)
+        waiting += imports(name, at_import=True)
+        waiting.append(name.rpartition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(reachable_at_import("scaletrain.cli")))
+def test_what_the_command_line_imports_at_start_is_light(module: str) -> None:
+    """No module that `scaletrain --help` touches imports a heavy package at its top."""
+    heavy = [
+        name for name in imports(module, at_import=True) if f"{name}.".startswith(tuple(f"{each}." for each in HEAVY))
+    ]
+    assert heavy == []
+
+
+@pytest.mark.parametrize("arguments", ["--help", "config --help", "train --help"])
+def test_help_imports_nothing_heavy(arguments: str) -> None:
+    """In a real process too, with everything that is imported indirectly."""
+    program = (
+        "import sys; sys.argv = ['scaletrain', *sys.argv[1:]]\n"
+        "from scaletrain.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    command = [sys.executable, "-c", program, *arguments.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_reader_of_imports_sees_what_it_should() -> None:
+    """Imports inside functions count for the layers, and only those at the top for the start."""
+    assert "scaletrain.config_file" in imports("scaletrain.cli")
+    assert "scaletrain.config_file" not in imports("scaletrain.cli", at_import=True)
+    assert "scaletrain.errors" in imports("scaletrain.cli", at_import=True)
+    assert "scaletrain.storage" in imports("scaletrain.layout", at_import=True)
