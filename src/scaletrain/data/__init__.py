@@ -1,0 +1,1 @@
+"""From raw dialogue dumps to packed token shards, and from shards to micro batches."""

@@ -1,0 +1,201 @@
+"""Prepare a dataset: raw corpora -> cleaned, tokenised, packed, shuffled shards in the bucket, once.
+
+What comes out depends on what goes in and on nothing else: not on the number of machines, nor on the order in which
+tasks end. Conversations are ordered by a hash of what they say, which also decides their split. The dataset's id is a
+hash of all that determines it; where its index.json exists, there is nothing to do. That file is written last, and an
+interrupted preparation is overwritten by the next.
+
+Limits: the tokenised documents lie on the driver's local disk (5 bytes a token) until they are packed, and the driver
+holds some 500 bytes of memory for each conversation and each piece of one: 10 million conversations take a few GB.
+Near-duplicates are not searched for.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import orjson
+import xxhash
+
+from scaletrain import layout, storage
+from scaletrain.config import Config, DataSection
+from scaletrain.data import shards
+from scaletrain.data.cleaning import clean, load_steps
+from scaletrain.data.conversation import Drop
+from scaletrain.data.documents import Documents, Ints, collect
+from scaletrain.data.formats import SourceFile, list_files, read_conversations
+from scaletrain.data.row_plan import assign_splits, build_rows, plan_split
+from scaletrain.data.shards import DatasetIndex, SplitInfo
+from scaletrain.data.statistics import (
+    SplitStatistics,
+    Statistics,
+    check_corpora,
+    check_rows,
+    corpus_statistics,
+    split_statistics,
+)
+from scaletrain.data.tokenise import tokenise
+from scaletrain.data.user_function import source_hash
+from scaletrain.log import get_logger, progress
+from scaletrain.model import build
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STATISTICS = "stats.json"
+_RECIPE_VERSION = 1  # raise it with any change that makes other rows of the same input
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Where the dataset lies, and the model whose tokenizer it was made with."""
+
+    dataset_url: str
+    model_url: str
+
+
+def prepare(config: Config, *, use_ray: bool = True) -> Prepared:
+    """Put the model and the dataset that a configuration describes into the bucket, if they are not there yet.
+
+    `use_ray=False` does the same in this process. With Ray, the cluster that the caller is connected to does the work,
+    or the one that RAY_ADDRESS names, or this machine. Raises ConfigError, DataError, ModelError, StorageError, and
+    ClusterError where Ray fails.
+    """
+    section, root = config.data, config.storage.root
+    load_steps(section)
+    files = [list_files(corpus) for corpus in section.corpora]
+    model_url = build.materialise(config.model, root=root, seed=config.seed, corpus_texts=lambda: corpus_texts(section))
+    tokenizer_hash = build.load_index(model_url).tokenizer_hash
+    dataset_id = _dataset_id(section, files, tokenizer_hash)
+    dataset_url = layout.dataset_url(root, dataset_id)
+    if storage.exists(storage.join(dataset_url, shards.INDEX)):
+        log.info("%s is prepared already", dataset_url)
+        return Prepared(dataset_url, model_url)
+
+    log.info("preparing %s", dataset_url)
+    tokenizer = build.load_tokenizer(model_url, chat_template=section.chat_template)
+    with TemporaryDirectory(prefix="scaletrain-prepare-") as folder:
+        with _ray_cluster() if use_ray else nullcontext():
+            tables = tokenise(section, files, storage_section=config.storage, tokenizer=tokenizer, use_ray=use_ray)
+            documents = _collect(tables, Path(folder) / "documents.arrow")
+        inside = documents.within_limits([corpus.limit for corpus in section.corpora])
+        corpora = corpus_statistics(documents, inside, names=_names(section), num_files=[len(each) for each in files])
+        check_corpora(corpora, max_bad_rows=section.max_bad_rows)
+        splits, of_splits = _write_splits(
+            documents, documents.kept(inside), section, dataset_url=dataset_url, pad_token_id=tokenizer.pad_token_id
+        )
+    index = DatasetIndex(
+        version=shards.FORMAT_VERSION,
+        dataset_id=dataset_id,
+        seq_len=section.seq_len,
+        row_group_rows=shards.row_group_rows(section.seq_len),
+        pad_token_id=tokenizer.pad_token_id,
+        corpora=_names(section),
+        tokenizer=tokenizer_hash,
+        splits=splits,
+    )
+    statistics = Statistics(dataset_id, section.seq_len, corpora, of_splits)
+    _commit(dataset_url, index, statistics)
+    for line in statistics.summary():
+        log.info("%s", line)
+    return Prepared(dataset_url, model_url)
+
+
+def corpus_texts(section: DataSection) -> Iterator[str]:
+    """Yield what is said in the cleaned conversations, one of each corpus in turn: for training a tokenizer."""
+    steps = load_steps(section)
+    corpora = [read_conversations(corpus, max_bad_rows=section.max_bad_rows) for corpus in section.corpora]
+    while corpora:
+        for conversations in list(corpora):
+            conversation = next(conversations, None)
+            if conversation is None:
+                corpora.remove(conversations)
+                continue
+            with suppress(Drop):
+                yield from (turn.content for turn in clean(conversation, steps).turns)
+
+
+def _dataset_id(section: DataSection, files: Sequence[Sequence[SourceFile]], tokenizer_hash: str) -> str:
+    """Hash what determines the rows: sources and their versions, settings, the user's functions, the tokenizer."""
+    named = [*section.cleaning, *(corpus.format for corpus in section.corpora)]
+    template = section.chat_template
+    determined_by = [
+        [_RECIPE_VERSION, shards.FORMAT_VERSION, tokenizer_hash],
+        section.model_dump(exclude={"corpora", "max_bad_rows", "chat_template"}),
+        [
+            [name, corpus.format, corpus.limit, [[file.name, file.size_bytes, file.version] for file in of_corpus]]
+            for name, corpus, of_corpus in zip(_names(section), section.corpora, files, strict=True)
+        ],
+        [source_hash(name, setting="data") for name in named if ":" in name],
+        storage.read_text(template) if template is not None else None,
+    ]
+    return xxhash.xxh3_128_hexdigest(orjson.dumps(determined_by, option=orjson.OPT_SORT_KEYS))[:16]
+
+
+def _names(section: DataSection) -> tuple[str, ...]:
+    return tuple(corpus.name or corpus.format for corpus in section.corpora)
+
+
+def _collect(tables: "Iterable[pa.Table]", path: Path) -> Documents:
+    with progress(unit="conversations") as display:
+        task = display.add_task("reading and tokenising", total=None)
+        return collect(tables, path, on_rows=lambda count: display.advance(task, count))
+
+
+def _write_splits(
+    documents: Documents, kept: Ints, section: DataSection, *, dataset_url: str, pad_token_id: int
+) -> tuple[dict[str, SplitInfo], dict[str, SplitStatistics]]:
+    """Pack and write the shards of the splits; both are there, though one may be empty."""
+    seq_len = section.seq_len
+    splits: dict[str, SplitInfo] = {}
+    statistics: dict[str, SplitStatistics] = {}
+    for name, members in assign_splits(documents, kept, validation=section.validation).items():
+        plan = plan_split(documents, members, seq_len=seq_len)
+        rows = build_rows(plan, documents, seq_len=seq_len, pad_token_id=pad_token_id)
+        with progress(unit="rows") as display:
+            tracked = display.track(rows, total=len(plan.rows), description=f"writing {name}")
+            splits[name] = shards.write_split(tracked, dataset_url, split=name, seq_len=seq_len)
+        statistics[name] = split_statistics(documents, plan, splits[name], seq_len=seq_len)
+    check_rows(statistics["train"], seq_len=seq_len)
+    return splits, statistics
+
+
+def _commit(dataset_url: str, index: DatasetIndex, statistics: Statistics) -> None:
+    """Remove what an interrupted preparation may have left over, and write index.json last.
+
+    Shards of the same name were overwritten with the same bytes, so that two preparations at once do no harm.
+    """
+    storage.write_bytes(storage.join(dataset_url, STATISTICS), statistics.to_json())
+    names = [STATISTICS, *(shard.name for split in index.splits.values() for shard in split.shards)]
+    ours = {storage.join(dataset_url, name) for name in names}
+    for found in storage.list_objects(dataset_url):
+        if found.url not in ours:
+            storage.remove(found.url)
+    shards.write_index(dataset_url, index)
+
+
+@contextmanager
+def _ray_cluster() -> Iterator[None]:
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    # A bare init might join some other cluster of this machine.
+    ray.init(
+        address=os.environ.get("RAY_ADDRESS", "local"),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,200 @@
+"""A rank's own pipeline of Ray Data: tasks anywhere in the cluster fetch and decode, blocks arrive in the plan's order.
+
+Each task reads one run of about 128k tokens and returns it as one Arrow block. Ray Data keeps the order of tasks when
+told to; that it did is checked where the samples are dealt out. A plan is read in windows of a few tasks, each a
+dataset of its own that is read to its end while the window before is consumed. That bounds what lies in the object
+store, and Ray Data's scheduler, which runs in the training process, is idle most of the time: held back by a slow
+consumer instead, it would take a whole core for as long as the training lasts.
+"""
+
+import logging
+import pickle
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, fields
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scaletrain import storage, storage_remote
+from scaletrain.data.batches import ReadPlan, Run, read_run
+from scaletrain.data.rows import Samples
+from scaletrain.errors import ClusterError, ScaletrainError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from ray import ObjectRef
+
+TASKS_AT_ONCE = 2  # each has many fetches under way; more would only start more processes
+WINDOW_TASKS = 16  # some 40 MB of the object store; up to two windows are held
+FIRST_WINDOW_TASKS = TASKS_AT_ONCE
+STALLED_AFTER_S = 600
+_ERROR = "error"
+_BYTES_PER_TOKEN = 20  # five columns of int32
+
+
+def read_runs(plan: ReadPlan, runs: Sequence[Run]) -> Generator[tuple[Run, Samples], None, None]:
+    """Yield runs in order, read by Ray Data's tasks; raises what a task raised, and ClusterError where tasks are lost.
+
+    Needs a Ray that is connected. Closing the generator ends the tasks.
+    """
+    import ray
+    from ray.data.exceptions import ExecutionTimeoutError
+    from ray.exceptions import RayError
+
+    if not runs:
+        return
+    _quieten_ray_data()
+    task_input = ray.put(_TaskInput(plan, _storage_options(plan.dataset_url)))
+    try:
+        for run, block in zip(runs, _blocks(task_input, plan, runs), strict=True):
+            yield run, _samples_from(ray.get(block))
+    except (RayError, ExecutionTimeoutError) as error:
+        raise ClusterError(
+            f"reading {plan.dataset_url} for rank {plan.rank} failed in Ray: {error}; if machines were lost or had no "
+            "room for the tasks, start again: the run goes on from its last checkpoint"
+        ) from error
+
+
+def _blocks(
+    task_input: "ObjectRef[_TaskInput]", plan: ReadPlan, runs: Sequence[Run]
+) -> Iterator["ObjectRef[pa.Table]"]:
+    """Yield the blocks of all runs; while those of one window are consumed, the next window is read."""
+    block_bytes = (runs[0].stop - runs[0].start) * plan.micro_batch_size * plan.index.seq_len * _BYTES_PER_TOKEN
+    reading: deque[Future[list[ObjectRef[pa.Table]]]] = deque()
+    for window in _windows(runs):
+        reading.append(_in_background(partial(_read_window, task_input, window, block_bytes)))
+        if len(reading) > 1:
+            yield from reading.popleft().result()
+    yield from reading.popleft().result()
+
+
+def _windows(runs: Sequence[Run]) -> list[Sequence[Run]]:
+    starts = [0, *range(FIRST_WINDOW_TASKS, len(runs), WINDOW_TASKS)]
+    return [runs[start:stop] for start, stop in zip(starts, [*starts[1:], len(runs)], strict=True) if start < stop]
+
+
+def _read_window(
+    task_input: "ObjectRef[_TaskInput]", window: Sequence[Run], block_bytes: int
+) -> list["ObjectRef[pa.Table]"]:
+    """Run the tasks of a window to their end; returns their blocks, in order."""
+    import ray
+
+    dataset = ray.data.read_datasource(
+        _datasource(task_input, window, block_bytes),
+        num_cpus=0,  # the training workers may have taken every CPU: a task must find its place all the same
+        concurrency=min(TASKS_AT_ONCE, len(window)),
+        override_num_blocks=len(window),
+    )
+    context = dataset.context  # of this dataset alone
+    context.execution_options.preserve_order = True
+    context.target_max_block_size = None  # a task's block is neither split nor merged
+    context.execution_no_progress_timeout_s = STALLED_AFTER_S
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.memory_usage_poll_interval_s = None
+    context.issue_detectors_config.detectors = []
+    blocks = [entry.ref for bundle in dataset.iter_internal_ref_bundles() for entry in bundle.blocks]
+    ray.wait(blocks, num_returns=len(blocks), timeout=0, fetch_local=True)  # begins to bring them to this machine
+    return blocks
+
+
+def _in_background(read: Callable[[], list["ObjectRef[pa.Table]"]]) -> "Future[list[ObjectRef[pa.Table]]]":
+    """Call a function in a thread that keeps no process from ending, as those of an executor would."""
+    future: Future[list[ObjectRef[pa.Table]]] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(read())
+        except BaseException as error:  # noqa: BLE001 -- handed over to the thread that asks for the result
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="read-window", daemon=True).start()
+    return future
+
+
+def _quieten_ray_data() -> None:
+    """Let Ray Data tell this process of problems only; that it shows no progress bars is not one."""
+    import ray.data  # sets the levels that are changed here
+
+    logging.getLogger(ray.data.__name__).setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+
+
+# ---- inside a task -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _TaskInput:
+    """What every task of a pipeline needs to know."""
+
+    plan: ReadPlan
+    storage_options: Mapping[str, str | int | float | bool]
+
+
+def _datasource(task_input: "ObjectRef[_TaskInput]", window: Sequence[Run], block_bytes: int) -> Any:
+    """Return a Ray Data datasource that has one task for each run, in order."""
+    from ray.data import Datasource, ReadTask
+    from ray.data.block import BlockMetadata
+
+    class Runs(Datasource):
+        def estimate_inmemory_data_size(self) -> int:
+            return block_bytes * len(window)
+
+        def get_read_tasks(self, parallelism: int, *args: Any, **kwargs: Any) -> list[ReadTask]:
+            metadata = BlockMetadata(num_rows=None, size_bytes=block_bytes, input_files=None, exec_stats=None)
+            return [ReadTask(partial(_read_block, task_input, run), metadata) for run in window]
+
+    return Runs()  # type: ignore[no-untyped-call]
+
+
+def _read_block(task_input: "ObjectRef[_TaskInput]", run: Run) -> list["pa.Table"]:
+    import pyarrow as pa
+    import ray
+
+    known = ray.get(task_input)
+    _configure_storage(known.plan.dataset_url, tuple(known.storage_options.items()))
+    try:
+        return [_table_from(read_run(known.plan, run))]
+    except ScaletrainError as error:  # as a block: Ray would add advice of its own to the message, and 200 lines of log
+        return [pa.table({_ERROR: [pickle.dumps(error)]})]
+
+
+@lru_cache(maxsize=1)
+def _configure_storage(url: str, options: tuple[tuple[str, str | int | float | bool], ...]) -> None:
+    storage.configure(url, dict(options))
+
+
+def _storage_options(url: str) -> Mapping[str, str | int | float | bool]:
+    """Return the options that storage was configured with in this process."""
+    import fsspec.config
+
+    return dict(fsspec.config.conf.get(storage_remote.protocol_of(url), {}))
+
+
+def _table_from(samples: Samples) -> "pa.Table":
+    import pyarrow as pa
+
+    columns = {}
+    for field in fields(Samples):
+        values = getattr(samples, field.name)
+        flat = pa.array(values.reshape(-1))
+        columns[field.name] = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    return pa.table(columns)
+
+
+def _samples_from(block: "pa.Table") -> Samples:
+    """Copy a block out of the object store: it takes little time, makes room there, and arrays can be written to."""
+    if block.column_names == [_ERROR]:
+        raise pickle.loads(block[_ERROR][0].as_py())
+    columns = {}
+    for field in fields(Samples):
+        column: Any = block[field.name].combine_chunks()
+        if hasattr(column.type, "list_size"):
+            columns[field.name] = np.array(column.flatten()).reshape(-1, column.type.list_size)
+        else:
+            columns[field.name] = np.array(column)
+    return Samples(**columns)

@@ -1,0 +1,77 @@
+"""Documents become rows: which split a conversation is in, which row its pieces, and the order of the rows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from scaletrain.data.documents import Documents, Ints
+from scaletrain.data.packing import Document, DropReason, Piece, pack
+from scaletrain.data.shards import IGNORED_LABEL, Row
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """A split's documents in the order they were packed, and its rows in the order they are written.
+
+    A piece's `document` is a position in `documents`.
+    """
+
+    documents: Ints
+    rows: Sequence[tuple[Piece, ...]]
+    dropped: Sequence[tuple[Piece, DropReason]]
+
+
+def assign_splits(documents: Documents, kept: Ints, *, validation: float) -> dict[str, Ints]:
+    """Divide documents into "train" and "validation" by the hash of what they say, and order each split by it.
+
+    Equal conversations are in the same split, and a conversation stays in its split when others come or go, but for
+    this: where there are two different conversations, both splits get one (unless `validation` is 0).
+    """
+    key = documents.key[kept]
+    where = (documents.row[kept], documents.file[kept], documents.corpus[kept])
+    order = np.lexsort((*where, key[:, 1], key[:, 0]))
+    kept, key = kept[order], key[order]
+    is_first = np.ones(len(kept), dtype=np.bool_)
+    is_first[1:] = (key[1:] != key[:-1]).any(axis=1)
+    held_out = 0
+    if validation > 0 and is_first.sum() > 1:
+        below = is_first & (key[:, 0] < np.uint64(int(validation * 2**64)))
+        held_out = int(np.clip(below.sum(), 1, is_first.sum() - 1))
+    in_validation = np.cumsum(is_first) <= held_out
+    return {"train": kept[~in_validation], "validation": kept[in_validation]}
+
+
+def plan_split(documents: Documents, members: Ints, *, seq_len: int) -> SplitPlan:
+    """Pack the documents of a split into rows of seq_len tokens, and shuffle the rows."""
+    windows = list(pack((_outline(documents, number) for number in members.tolist()), seq_len))
+    rows = [row for window in windows for row in window.rows]
+    dropped = [drop for window in windows for drop in window.dropped]
+    order = sorted(range(len(rows)), key=lambda number: xxhash.xxh3_64_intdigest(number.to_bytes(8, "little")))
+    return SplitPlan(members, [rows[number] for number in order], dropped)
+
+
+def build_rows(plan: SplitPlan, documents: Documents, *, seq_len: int, pad_token_id: int) -> Iterator[Row]:
+    """Yield the planned rows with their tokens; a piece's first token has no context and is never learned."""
+    for pieces in plan.rows:
+        input_ids = np.full(seq_len, pad_token_id, dtype=np.int32)
+        labels = np.full(seq_len, IGNORED_LABEL, dtype=np.int32)
+        numbers = [int(plan.documents[piece.document]) for piece in pieces]
+        start = 0
+        for piece, number in zip(pieces, numbers, strict=True):
+            tokens, supervised = (each[piece.start : piece.stop] for each in documents.tokens(number))
+            stop = start + len(tokens)
+            input_ids[start:stop] = tokens
+            labels[start:stop] = np.where(supervised, tokens, IGNORED_LABEL)
+            labels[start] = IGNORED_LABEL
+            start = stop
+        lengths = tuple(piece.stop - piece.start for piece in pieces)
+        yield Row(input_ids, labels, lengths, tuple(int(documents.corpus[number]) for number in numbers))
+
+
+def _outline(documents: Documents, number: int) -> Document:
+    tokens, supervised = documents.tokens(number)
+    bounds = np.append(documents.turn_starts(number), len(tokens))
+    totals = np.concatenate([[0], np.cumsum(supervised, dtype=np.int64)])
+    return Document(np.diff(bounds).tolist(), np.diff(totals[bounds]).tolist())

@@ -1,0 +1,282 @@
+"""A prepared dataset's files: token shards in Parquet, and index.json, which is written last and makes them a dataset.
+
+One Parquet row is one sample, a packed row of seq_len tokens:
+
+    sample_id          int64        place in its split, counted from 0 over all shards
+    input_ids          list<int32>  seq_len of them, padded with the pad token
+    labels             list<int32>  aligned with input_ids: the same id where the token is supervised, else -100
+    document_lengths   list<int32>  tokens of each document in the row; the rest of the row is padding
+    document_corpora   list<int32>  each document's corpus, counted in the index's `corpora`
+    tokens             int32        sum of document_lengths
+    supervised_tokens  int32        labels that are not -100
+
+Row groups have about 8,192 tokens, whatever the micro batch: they are what a reader fetches and decodes at once. Token
+columns are split by bytes before zstd, which is smaller and faster to decode than plain or dictionary encoding. Every
+page carries its CRC, so that a reader notices damage without reading the whole file.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import xxhash
+
+from scaletrain import storage
+from scaletrain.data.order import SPAN_GROUPS
+from scaletrain.errors import DataError, NotFoundError, StorageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+INDEX = "index.json"
+FORMAT_VERSION = 1
+IGNORED_LABEL = -100
+ROW_GROUP_TOKENS = 8192
+MAX_SHARD_TOKENS = SPAN_GROUPS * ROW_GROUP_TOKENS  # some 50 MB; a whole span of the order, so reading is local
+_WRITE_GROUPS = 64
+_PREFIXES = {"train": "shard"}
+_HASH_BLOCK_BYTES = 2**20
+
+Int32s = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One shard as the index lists it; `checksum` is the xxh3-128 of the file, in hex."""
+
+    name: str
+    rows: int
+    size_bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """The shards of a split in order, and their sums."""
+
+    shards: tuple[ShardInfo, ...]
+    rows: int
+    tokens: int
+    supervised_tokens: int
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """What index.json says; `splits` has "train" and "validation", `tokenizer` is the hash of the tokenizer's files."""
+
+    version: int
+    dataset_id: str
+    seq_len: int
+    row_group_rows: int
+    pad_token_id: int
+    corpora: tuple[str, ...]
+    tokenizer: str
+    splits: dict[str, SplitInfo]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample to be written: input_ids and labels of shape [seq_len], lengths and corpora of its documents."""
+
+    input_ids: Int32s
+    labels: Int32s
+    document_lengths: tuple[int, ...]
+    document_corpora: tuple[int, ...]
+
+
+def row_group_rows(seq_len: int) -> int:
+    """The number of rows of a row group."""
+    return max(1, ROW_GROUP_TOKENS // seq_len)
+
+
+def shard_rows(seq_len: int) -> int:
+    """The number of rows of every shard but a split's last; a multiple of the row group's."""
+    group = row_group_rows(seq_len)
+    return group * max(1, min(SPAN_GROUPS, MAX_SHARD_TOKENS // (group * seq_len)))
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+def write_split(rows: Iterable[Row], url: str, *, split: str, seq_len: int) -> SplitInfo:
+    """Write a split's rows, in the order given, as shards below `url`; returns what the index says of them.
+
+    Rows are streamed: memory does not grow with their number. Raises StorageError.
+    """
+    prefix, per_shard = _PREFIXES.get(split, split), shard_rows(seq_len)
+    remaining = iter(rows)
+    shards: list[ShardInfo] = []
+    num_rows = tokens = supervised_tokens = 0
+    with TemporaryDirectory(prefix="scaletrain-shards-") as folder:
+        for first in remaining:
+            name = f"{prefix}-{len(shards):05d}.parquet"
+            path = Path(folder) / name
+            shard = chain((first,), islice(remaining, per_shard - 1))
+            counted = _write_shard(shard, path, first_sample_id=num_rows, seq_len=seq_len)
+            with path.open("rb") as file:
+                shards.append(ShardInfo(name, counted.rows, path.stat().st_size, _checksum(file)))
+            storage.upload_file(path, storage.join(url, name))
+            path.unlink()
+            num_rows += counted.rows
+            tokens += counted.tokens
+            supervised_tokens += counted.supervised_tokens
+    return SplitInfo(tuple(shards), num_rows, tokens, supervised_tokens)
+
+
+def write_index(url: str, index: DatasetIndex) -> None:
+    """Write index.json, which makes what lies below `url` a dataset; call it when all else is written."""
+    storage.write_bytes(storage.join(url, INDEX), orjson.dumps(asdict(index), option=orjson.OPT_INDENT_2))
+
+
+@dataclass
+class _Counts:
+    rows: int = 0
+    tokens: int = 0
+    supervised_tokens: int = 0
+
+
+def _write_shard(rows: Iterator[Row], path: Path, *, first_sample_id: int, seq_len: int) -> _Counts:
+    import pyarrow.parquet as pq
+
+    counts, group = _Counts(), row_group_rows(seq_len)
+    token_columns = ("input_ids", "labels")
+    with pq.ParquetWriter(
+        path,
+        _schema(),
+        compression="zstd",
+        use_dictionary=False,
+        column_encoding={f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in token_columns},
+        write_statistics=False,
+        write_page_checksum=True,
+        store_schema=False,
+    ) as writer:
+        while chunk := list(islice(rows, _WRITE_GROUPS * group)):
+            table = _table(chunk, first_sample_id=first_sample_id + counts.rows, seq_len=seq_len)
+            try:
+                writer.write_table(table, row_group_size=group)
+            except OSError as error:
+                raise StorageError(f"{path}: cannot write a shard before its upload: {error}; is it full?") from error
+            counts.rows += len(chunk)
+            counts.tokens += int(table["tokens"].to_numpy().sum())
+            counts.supervised_tokens += int(table["supervised_tokens"].to_numpy().sum())
+    return counts
+
+
+def _table(rows: Sequence[Row], *, first_sample_id: int, seq_len: int) -> "pa.Table":
+    import pyarrow as pa
+
+    for number, row in enumerate(rows, start=first_sample_id):
+        assert row.input_ids.shape == row.labels.shape == (seq_len,), f"row {number} is not {seq_len} tokens long"
+        assert len(row.document_lengths) == len(row.document_corpora) > 0, f"row {number} has no documents"
+        assert sum(row.document_lengths) <= seq_len, f"the documents of row {number} are longer than the row"
+    labels = np.stack([row.labels for row in rows])
+    columns = {
+        "sample_id": np.arange(first_sample_id, first_sample_id + len(rows), dtype=np.int64),
+        "input_ids": [row.input_ids for row in rows],
+        "labels": [row.labels for row in rows],
+        "document_lengths": [row.document_lengths for row in rows],
+        "document_corpora": [row.document_corpora for row in rows],
+        "tokens": np.asarray([sum(row.document_lengths) for row in rows], np.int32),
+        "supervised_tokens": (labels != IGNORED_LABEL).sum(axis=1, dtype=np.int32),
+    }
+    return pa.table(columns, schema=_schema())
+
+
+def _list_type() -> "pa.DataType":
+    import pyarrow as pa
+
+    return pa.list_(pa.field("element", pa.int32(), nullable=False))
+
+
+def _schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    kinds = {
+        "sample_id": pa.int64(),
+        "input_ids": _list_type(),
+        "labels": _list_type(),
+        "document_lengths": _list_type(),
+        "document_corpora": _list_type(),
+        "tokens": pa.int32(),
+        "supervised_tokens": pa.int32(),
+    }
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+
+def load_index(dataset_url: str) -> DatasetIndex:
+    """Read a dataset's index.json.
+
+    Raises DataError where there is no complete dataset, where the file is damaged, or where another version of
+    scaletrain wrote it; StorageError where the bucket cannot be read.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    url = storage.join(dataset_url, INDEX)
+    try:
+        written = orjson.loads(storage.read_bytes(url))
+    except NotFoundError as error:
+        raise DataError(
+            f"{url}: there is no complete dataset here; run `scaletrain prepare` with this configuration"
+        ) from error
+    except orjson.JSONDecodeError as error:
+        raise _damaged(url, f"it is not JSON ({error})") from error
+    version = written.get("version") if isinstance(written, dict) else None
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"{url}: has format version {version!r}, this scaletrain reads {FORMAT_VERSION}; prepare the dataset again "
+            "with this version, or use the version that wrote it"
+        )
+    try:
+        index = TypeAdapter(DatasetIndex).validate_python(written)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _damaged(url, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    for name, split in index.splits.items():
+        if (counted := sum(shard.rows for shard in split.shards)) != split.rows:
+            raise _damaged(url, f"its {name} split has {split.rows} rows, but its shards have {counted}")
+    return index
+
+
+def verify_split(dataset_url: str, index: DatasetIndex, *, split: str) -> None:
+    """Read every shard of a split and compare it with the index; raises DataError that lists all damaged ones."""
+    problems = [
+        f"{storage.join(dataset_url, shard.name)}: {problem}"
+        for shard in index.splits[split].shards
+        if (problem := _damage(dataset_url, shard))
+    ]
+    if problems:
+        remedy = f"remove {dataset_url} and run `scaletrain prepare` again"
+        raise DataError("\n".join((*problems, f"{len(problems)} damaged shards; {remedy}")))
+
+
+def _damage(dataset_url: str, shard: ShardInfo) -> str | None:
+    """Say what is wrong with a shard's file, if anything."""
+    url = storage.join(dataset_url, shard.name)
+    try:
+        if (size_bytes := storage.info(url).size_bytes) != shard.size_bytes:
+            return f"has {size_bytes} bytes, the index says {shard.size_bytes}"
+        with storage.open_read(url) as file:
+            checksum = _checksum(file)
+    except NotFoundError:
+        return "is missing"
+    return None if checksum == shard.checksum else f"its checksum is {checksum}, the index says {shard.checksum}"
+
+
+def _checksum(file: BinaryIO) -> str:
+    digest = xxhash.xxh3_128()
+    while block := file.read(_HASH_BLOCK_BYTES):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _damaged(url: str, problem: str) -> DataError:
+    return DataError(f"{url}: is damaged: {problem}; remove the dataset's folder and run `scaletrain prepare` again")
