@@ -1,0 +1,1 @@
+"""Building, generating with and exporting causal language models."""

@@ -1,0 +1,178 @@
+"""A checkpoint becomes a folder that plain transformers loads, with exactly the trained weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import torch
+
+from scaletrain import storage
+from scaletrain.config import LoraSection
+from scaletrain.errors import CheckpointError, ConfigError
+from scaletrain.layout import RunLayout
+from scaletrain.model.export import export_run, find_checkpoint
+from scaletrain.model.generate import Sampling, load_for_chat, reply
+from tiny import TEXTS, commit, tiny_run, tiny_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache of this test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(input_ids=torch.arange(30)[None]).logits
+        return found
+
+
+def load(folder: str | Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+def test_the_export_has_the_trained_weights(tmp_path: Path) -> None:
+    """Two workers' slices come together as the model that was trained, bit for bit."""
+    run, trained = tiny_run(str(tmp_path))
+    exported = load(export_run(run, str(tmp_path / "out")))
+    assert torch.equal(logits(exported), logits(trained))
+    assert exported.lm_head.weight is exported.model.embed_tokens.weight
+    assert exported.dtype == torch.float32
+
+
+def test_the_export_talks_as_scaletrain_does(tmp_path: Path) -> None:
+    """Tokenizer, chat template and generation settings are there: plain transformers gives the same greedy answer."""
+    from transformers import AutoTokenizer
+
+    run, _ = tiny_run(str(tmp_path))
+    folder = export_run(run, str(tmp_path / "out"))
+    messages = [{"role": "user", "content": TEXTS[0]}]
+    ours = reply(*load_for_chat(Path(folder), device="cpu"), messages, Sampling(temperature=0, max_new_tokens=20))
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), load(folder)
+    inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    answer = model.generate(**inputs, do_sample=False, max_new_tokens=20)[0, inputs["input_ids"].shape[1] :]
+    assert ours == tokenizer.decode(answer, skip_special_tokens=True)
+    assert model.generation_config.eos_token_id == tiny_tokenizer().eos_token_id
+
+
+def test_adapters_are_merged(tmp_path: Path) -> None:
+    """An export of a LoRA run needs no peft, and computes what base and adapters computed."""
+    run, trained = tiny_run(str(tmp_path), lora=LoraSection(rank=4))
+    exported = load(export_run(run, str(tmp_path / "out")))
+    assert not any("lora" in name for name, _ in exported.named_parameters())
+    torch.testing.assert_close(logits(exported), logits(trained), atol=1e-4, rtol=1e-4)
+
+
+def test_a_bucket_is_as_good_as_a_folder(s3_bucket: str, tmp_path: Path) -> None:
+    """Run and export may both lie in a bucket; what comes back is the same model."""
+    run, trained = tiny_run(s3_bucket)
+    storage.download_folder(export_run(run, run.export), tmp_path / "down")
+    assert torch.equal(logits(load(tmp_path / "down")), logits(trained))
+
+
+def test_the_export_has_the_precision_of_training_unless_told_otherwise(tmp_path: Path) -> None:
+    """A run in bf16 is exported in bf16, rounded from its fp32 masters; --dtype decides where it is given."""
+    run, trained = tiny_run(str(tmp_path))
+    manifest = find_checkpoint(run)
+    weights = dict(trained.named_parameters())
+    commit(run, step=20, model_url=manifest.model_url, trained=weights, precision="bf16")
+    exported = load(export_run(run, str(tmp_path / "auto")))
+    assert exported.dtype == torch.bfloat16
+    assert torch.equal(exported.model.norm.weight, trained.model.norm.weight.bfloat16())
+    assert torch.equal(logits(load(export_run(run, str(tmp_path / "fp32"), dtype="fp32"))), logits(trained))
+
+
+def test_the_newest_checkpoint_is_taken_unless_a_step_is_named(tmp_path: Path) -> None:
+    """The newest by default; an older one by its step; none that was not committed."""
+    run, trained = tiny_run(str(tmp_path), step=10)
+    older = logits(trained)
+    manifest = find_checkpoint(run)
+    with torch.no_grad():
+        trained.model.norm.weight += 1
+    commit(run, step=20, model_url=manifest.model_url, trained=dict(trained.named_parameters()))
+    storage.write_text(f"{run.checkpoint(30)}/rank-00000.safetensors", "half")
+    assert torch.equal(logits(load(export_run(run, str(tmp_path / "new")))), logits(trained))
+    assert torch.equal(logits(load(export_run(run, str(tmp_path / "old"), step=10))), older)
+    with pytest.raises(CheckpointError, match="no committed checkpoint of step 30"):
+        export_run(run, str(tmp_path / "none"), step=30)
+
+
+def test_a_run_without_a_checkpoint_is_named(tmp_path: Path) -> None:
+    """The error says which run, and what to do."""
+    with pytest.raises(CheckpointError, match=r"young has no committed checkpoint.*train it first"):
+        export_run(RunLayout(str(tmp_path), "young"), str(tmp_path / "out"))
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    """Weights that do not fit are named, with both shapes; nothing is exported."""
+    run, trained = tiny_run(str(tmp_path))
+    manifest = find_checkpoint(run)
+    other = {name: torch.zeros(3) for name in dict(trained.named_parameters())}
+    commit(run, step=20, model_url=manifest.model_url, trained=other)
+    with pytest.raises(CheckpointError, match=r"does not fit the model.*\(3,\) in the checkpoint"):
+        export_run(run, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_earlier_export_is_replaced(tmp_path: Path) -> None:
+    """No weights of the old one are left beside the new ones."""
+    run, _ = tiny_run(str(tmp_path))
+    folder = Path(export_run(run, str(tmp_path / "out")))
+    (folder / "model-00001-of-00002.safetensors").write_text("an old shard")
+    export_run(run, str(folder))
+    assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]
+
+
+def test_other_files_are_never_written_among(tmp_path: Path) -> None:
+    """A folder that holds something else is refused and left as it is."""
+    run, _ = tiny_run(str(tmp_path))
+    storage.write_text(str(tmp_path / "home" / "letter.txt"), "dear")
+    with pytest.raises(ConfigError, match="is not empty"):
+        export_run(run, str(tmp_path / "home"))
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["letter.txt"]
+
+
+def test_the_models_own_chat_template_goes_with_it(tmp_path: Path) -> None:
+    """A run that was trained with another template is exported with that one."""
+    from transformers import AutoTokenizer
+
+    run, _ = tiny_run(str(tmp_path))
+    storage.write_text(str(tmp_path / "mine.jinja"), "{{ messages[0]['content'] }}!")
+    text = storage.read_text(run.config).replace("chat_template: null", f"chat_template: {tmp_path}/mine.jinja")
+    storage.write_text(run.config, text)
+    tokenizer = AutoTokenizer.from_pretrained(export_run(run, str(tmp_path / "out")))
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "Hi!"
+
+
+def test_the_model_card_tells_where_the_model_comes_from(tmp_path: Path) -> None:
+    """The README has data, steps and what was measured of this checkpoint, and nothing measured of another one."""
+    run, _ = tiny_run(str(tmp_path))
+    manifest = find_checkpoint(run)
+    for name, checkpoint_hash, value in (("base", "", 54.9), ("step", manifest.manifest_hash, 36.3), ("x", "other", 9)):
+        figures = [{"corpus": "all", "perplexity": value, "tokens": 5559}]
+        record = {"subject": {"checkpoint": checkpoint_hash}, "perplexities": figures}
+        storage.write_bytes(f"{run.evaluation}/{name}.json", orjson.dumps(record))
+    card = (Path(export_run(run, str(tmp_path / "out"))) / "README.md").read_text()
+    assert "| all | 54.90 | 36.30 | 5,559 |" in card
+    assert "| steps | 10 |" in card
+    assert "talk.jsonl" in card
+    assert card.startswith("---\nlibrary_name: transformers\n")
+
+
+def test_the_folder_becomes_a_model_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export that is cut short leaves nothing that a reader would take for a model, old or new."""
+    run, _ = tiny_run(str(tmp_path))
+    folder = Path(export_run(run, str(tmp_path / "out")))
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "llama"
+
+    def full(*_arguments: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(storage, "upload_folder", full)
+    with pytest.raises(OSError, match="disk full"):
+        export_run(run, str(folder))
+    assert not (folder / "config.json").exists()
