@@ -1,0 +1,149 @@
+"""Line-by-line records of a run (metrics, ledger): flushed locally at once, uploaded in parts, off the step path."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+from scaletrain import storage
+from scaletrain.errors import StorageError
+from scaletrain.layout import part_name
+from scaletrain.log import get_logger
+
+UPLOAD_EVERY_S = 10.0
+_WAKE_EVERY_S = 0.5
+
+log = get_logger(__name__)
+
+
+class RecordWriter:
+    """Appends JSON lines to a local file and, from a thread, uploads what is new as the next part.
+
+    `folder_url` receives attempt-0001.part-0001.jsonl, ...; no part is ever rewritten, so a part that is there is
+    whole. `write` costs one encoding and one write call. `on_lines` is called in the thread with each batch of new
+    lines, for live displays. `close` uploads the rest and raises StorageError where that fails; a failed upload
+    before that is tried again with the next part.
+    """
+
+    def __init__(
+        self,
+        folder_url: str,
+        *,
+        attempt: int,
+        local_folder: Path,
+        on_lines: Callable[[Sequence[bytes]], None] | None = None,
+    ) -> None:
+        self._folder_url = folder_url
+        self._attempt = attempt
+        self._on_lines = on_lines
+        local_folder.mkdir(parents=True, exist_ok=True)
+        name = folder_url.rstrip("/").rsplit("/", 1)[-1]
+        self._file = (local_folder / f"{name}-attempt-{attempt:04d}.jsonl").open("ab", buffering=0)
+        self._lock = threading.Lock()
+        self._upload_lock = threading.Lock()
+        self._pending: list[bytes] = []
+        self._unseen: list[bytes] = []
+        self._part = 0
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"{name}-writer", daemon=True)
+        self._thread.start()
+
+    def write(self, record: Mapping[str, object]) -> None:
+        """Append one record; numpy scalars are fine, NaN becomes null."""
+        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+        self._file.write(line)
+        with self._lock:
+            self._pending.append(line)
+            if self._on_lines is not None:
+                self._unseen.append(line)
+
+    def flush(self) -> None:
+        """Upload everything written so far; raises StorageError."""
+        self._show()
+        with self._upload_lock:
+            with self._lock:
+                lines, self._pending = self._pending, []
+            if not lines:
+                return
+            url = storage.join(self._folder_url, part_name(self._attempt, self._part + 1))
+            try:
+                storage.write_bytes(url, b"".join(lines))
+            except StorageError:
+                with self._lock:
+                    self._pending = lines + self._pending
+                raise
+            self._part += 1
+
+    def close(self) -> None:
+        """Stop the thread and upload the rest."""
+        self._closing.set()
+        self._thread.join()
+        self._file.close()
+        self.flush()
+
+    def _show(self) -> None:
+        with self._lock:
+            lines, self._unseen = self._unseen, []
+        if lines and self._on_lines is not None:
+            self._on_lines(lines)
+
+    def _run(self) -> None:
+        next_upload = time.monotonic() + UPLOAD_EVERY_S
+        while not self._closing.wait(_WAKE_EVERY_S):
+            self._show()
+            if time.monotonic() >= next_upload:
+                try:
+                    self.flush()
+                except StorageError as error:
+                    log.warning("records of %s will be uploaded later: %s", self._folder_url, error)
+                next_upload = time.monotonic() + UPLOAD_EVERY_S
+
+
+def read_records(folder_url: str) -> list[dict[str, object]]:
+    """One record for each step of a run's folder, in the order of steps.
+
+    A step that was trained again after a resume counts as the newest attempt trained it.
+    """
+    by_step: dict[int, dict[str, object]] = {}
+    for info in storage.list_objects(folder_url):
+        if not info.url.endswith(".jsonl"):
+            continue
+        for line in storage.read_bytes(info.url).splitlines():
+            record = orjson.loads(line)
+            by_step[record["step"]] = record
+    return [by_step[step] for step in sorted(by_step)]
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One line of metrics: what a step was, did and cost.
+
+    `loss` is per supervised token over the global batch; `step_s` the wall time from one step's end to the next,
+    of which `data_wait_s` was waiting for rows and `checkpoint_stall_s` saving; `mfu` the share of the device's peak.
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    samples_seen: int
+    supervised_tokens: int
+    tokens: int
+    tokens_per_s: float
+    step_s: float
+    data_wait_s: float
+    checkpoint_stall_s: float
+    world_size: int
+    memory_bytes: int
+    mfu: float | None = None
+    validation_loss: float | None = None
+    validation_perplexity: float | None = None
+
+    def record(self) -> dict[str, object]:
+        """The line as it is written, with the time in UTC."""
+        fields = {name: value for name, value in vars(self).items() if value is not None}
+        return {**fields, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}

@@ -1,0 +1,299 @@
+"""The loop on Ray Train: a group of workers on a cluster, or on this machine as a cluster of one.
+
+An attempt is one worker group of fixed size. When a worker is lost, the attempt ends and the next one starts from the
+newest commit, a few times at most. Metrics and errors come back through a small actor, the board; nothing calls
+`ray.train.report`, which would cost a barrier (two seconds) each time.
+"""
+
+import logging
+import math
+import os
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from scaletrain import checkpoint, storage
+from scaletrain.config import Config, WorkerRange
+from scaletrain.errors import ClusterError, DeviceError, ScaletrainError, TrainingError
+from scaletrain.log import get_logger, setup_logging
+from scaletrain.train.devices import available_cpus
+from scaletrain.train.loop import Job
+
+MAX_FRUITLESS_RESTARTS = 3
+_POLL_S = 0.5
+_STOP_POLL_S = 1.0
+
+log = get_logger(__name__)
+
+
+@contextmanager
+def cluster(config: Config) -> Iterator[None]:
+    """Connect to the cluster that RAY_ADDRESS names, as in a submitted job; without one, make this machine one."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, logging_level=logging.WARNING)
+    else:
+        workers = config.scaling.workers
+        most = workers.max if isinstance(workers, WorkerRange) else workers
+        # One logical CPU more than the workers take, so that reading always finds a place.
+        num_cpus = max(available_cpus(), math.ceil(most * config.scaling.cpus_per_worker) + 1)
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def count_gpus() -> int:
+    """The GPUs of the cluster as it stands."""
+    return int(_cluster_resources().get("GPU", 0))
+
+
+def run_on_ray(
+    job: Job,
+    *,
+    claim: Callable[[Job], Job],
+    stop: threading.Event,
+    on_lines: Callable[[Sequence[bytes]], None],
+) -> None:
+    """Run attempts until one ends by itself; `claim` gives each its number.
+
+    Raises the ScaletrainError that ended the run, or TrainingError when workers are lost again and again without a
+    commit in between.
+    """
+    fruitless = 0
+    while True:
+        before = checkpoint.latest(job.run)
+        try:
+            _run_attempt(claim(job), stop=stop, on_lines=on_lines)
+            return
+        except _WorkersLost as lost:
+            after = checkpoint.latest(job.run)
+            fruitless = 0 if after != before else fruitless + 1
+            if stop.is_set() or fruitless >= MAX_FRUITLESS_RESTARTS:
+                raise TrainingError(
+                    f"workers were lost {fruitless} times without a commit in between: {lost}"
+                ) from lost
+            step = after.step if after else 0
+            log.warning("a worker was lost (%s); going on from step %d", lost, step)
+
+
+def _board_actor() -> Any:
+    import ray
+
+    return ray.remote(num_cpus=0)(_Board).remote()
+
+
+class _WorkersLost(Exception):
+    """A worker process, or its machine, is gone; the message is the first line of what Ray says."""
+
+
+def _run_attempt(job: Job, *, stop: threading.Event, on_lines: Callable[[Sequence[bytes]], None]) -> None:
+    """Start one worker group and watch it to its end; raises _WorkersLost or the error that a worker reported."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    board = _board_actor()
+    scratch = storage.join(job.run.url, "ray")
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"job": job, "board": board},
+        torch_config=TorchConfig(
+            backend="nccl" if job.device == "cuda" else "gloo", timeout_s=int(job.config.train.timeout_s)
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=choose_workers(job.config, device=job.device),
+            use_gpu=job.device == "cuda",
+            resources_per_worker=_resources(job.config, device=job.device),
+        ),
+        run_config=RunConfig(
+            name=f"attempt-{job.attempt:04d}",
+            failure_config=FailureConfig(max_failures=0),
+            **_ray_storage(scratch),
+        ),
+    )
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # noqa: BLE001 -- handed over to the thread that waits, which raises it
+            failure.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    stop_sent = False
+    while thread.is_alive():
+        thread.join(timeout=_POLL_S)
+        if stop.is_set() and not stop_sent:
+            storage.create(job.run.stop_request(job.attempt), b"")
+            stop_sent = True
+        _drain(board, on_lines)
+    error = ray.get(board.first_error.remote())
+    _drain(board, on_lines)
+    ray.kill(board)
+    storage.remove(scratch)
+    if error is not None:
+        raise error
+    if failure:
+        raise _WorkersLost(_headline(failure[0])) from failure[0]
+
+
+def choose_workers(config: Config, *, device: str) -> int:
+    """The size of the worker group: as many of scaling.workers as the cluster has room for now.
+
+    A fixed number that a cluster lacks is asked for all the same: its autoscaler may bring the machines. Raises
+    DeviceError where this machine alone is the cluster and has too few GPUs, ClusterError where a range's minimum
+    does not fit.
+    """
+    wanted, resources = config.scaling.workers, _cluster_resources()
+    room = int(resources.get("CPU", 0) // config.scaling.cpus_per_worker)
+    if device == "cuda":
+        room = min(room, int(resources.get("GPU", 0)))
+    if isinstance(wanted, WorkerRange):
+        if room < wanted.min:
+            raise ClusterError(f"scaling.workers.min={wanted.min}, but the cluster has room for {room} workers")
+        return min(room, wanted.max)
+    if device == "cuda" and room < wanted and not os.environ.get("RAY_ADDRESS"):
+        raise DeviceError(f"scaling.workers={wanted}, but this machine has {room} GPUs; use scaling.workers={room}")
+    return wanted
+
+
+class _Board:
+    """An actor where workers leave lines of metrics and errors for the driver."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        self._error: ScaletrainError | None = None
+
+    def add_lines(self, lines: list[bytes]) -> None:
+        self._lines.extend(lines)
+
+    def take_lines(self) -> list[bytes]:
+        lines, self._lines = self._lines, []
+        return lines
+
+    def add_error(self, error: ScaletrainError) -> None:
+        self._error = self._error or error
+
+    def first_error(self) -> ScaletrainError | None:
+        return self._error
+
+
+def _worker(settings: dict[str, Any]) -> None:
+    """What Ray Train runs in each worker process."""
+    import ray
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from scaletrain.train.devices import Worker, prepare_process
+
+    job, board = settings["job"], settings["board"]
+    setup_logging()
+    storage.configure(job.config.storage.root, job.config.storage.options)
+    context = ray.train.get_context()
+    device = ray.train.torch.get_device() if job.device == "cuda" else torch.device("cpu")
+    worker = Worker(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        local_rank=context.get_local_rank(),
+        local_world_size=context.get_local_world_size(),
+        device=device,
+    )
+    prepare_process(worker, deterministic=job.config.train.deterministic)
+    try:
+        from scaletrain.train.loop import train
+
+        with _watching_stop_request(job, worker) as asked:
+            train(job, worker, should_stop=asked.is_set, on_lines=lambda lines: board.add_lines.remote(list(lines)))
+    except ScaletrainError as error:
+        ray.get(board.add_error.remote(error))
+        raise
+    except Exception as error:
+        if not _peer_was_lost(error):
+            told = TrainingError(f"worker {worker.rank} failed:\n{traceback.format_exc()}")
+            ray.get(board.add_error.remote(told))
+        raise
+
+
+@contextmanager
+def _watching_stop_request(job: Job, worker: Any) -> Iterator[threading.Event]:
+    """On rank 0, look for the stop request once a second, off the step path."""
+    asked, ending = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not ending.wait(_STOP_POLL_S):
+            try:
+                if storage.exists(job.run.stop_request(job.attempt)):
+                    asked.set()
+                    return
+            except ScaletrainError as error:
+                log.warning("cannot look for a stop request: %s", error)
+
+    if worker.rank == 0:
+        threading.Thread(target=watch, name="stop-watch", daemon=True).start()
+    try:
+        yield asked
+    finally:
+        ending.set()
+
+
+def _peer_was_lost(error: Exception) -> bool:
+    """Whether a collective failed because another worker is gone (gloo and NCCL raise these)."""
+    from torch.distributed import DistBackendError, DistNetworkError
+
+    if isinstance(error, DistBackendError | DistNetworkError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("gloo" in text or "Connection closed by peer" in text)
+
+
+def _cluster_resources() -> dict[str, float]:
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources
+
+
+def _resources(config: Config, *, device: str) -> dict[str, float]:
+    resources: dict[str, float] = {"CPU": config.scaling.cpus_per_worker}
+    if device == "cuda":
+        resources["GPU"] = config.scaling.gpus_per_worker or 1
+    return resources
+
+
+def _ray_storage(url: str) -> dict[str, Any]:
+    """Where Ray Train keeps its own few notes of an attempt; every node must reach it."""
+    if storage.is_local(url):
+        return {"storage_path": str(storage.local_path(url).absolute())}
+    import fsspec
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    filesystem, path = fsspec.core.url_to_fs(url)
+    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))}  # type: ignore[abstract]
+
+
+def _drain(board: Any, on_lines: Callable[[Sequence[bytes]], None]) -> None:
+    import ray
+
+    on_lines(ray.get(board.take_lines.remote()))
+
+
+def _headline(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,159 @@
+"""Launching a run: what is missing is prepared, an attempt is claimed, its workers are started and watched.
+
+On a cluster, or on this machine as one, Ray Train runs the loop on `scaling.workers` workers; with `local` the same
+loop runs in this process. Ctrl-C and SIGTERM ask for a stop: the step is finished, saved and committed. A second one
+does not wait.
+"""
+
+import math
+import signal
+import threading
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import FrameType, TracebackType
+from typing import Self
+
+import orjson
+
+from scaletrain import checkpoint, storage
+from scaletrain.config import Config
+from scaletrain.config_file import check_resume, dump_config, load_config
+from scaletrain.data.prepare import prepare
+from scaletrain.data.shards import DatasetIndex, load_index
+from scaletrain.errors import DataError, Interrupted
+from scaletrain.layout import RunLayout
+from scaletrain.log import get_logger
+from scaletrain.train import devices, on_ray
+from scaletrain.train.display import Display
+from scaletrain.train.local import run_local
+from scaletrain.train.loop import Job
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a call of `train` ended; `resumed_from` is the step it started at (0: from nothing)."""
+
+    run_url: str
+    step: int
+    total_steps: int
+    resumed_from: int
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.total_steps
+
+
+def train(config: Config, *, local: bool) -> Summary:
+    """Train until the last step, `debug.stop_after`, or a signal; the same call goes on where the last one ended.
+
+    Raises Interrupted (after the state was saved), and whatever ScaletrainError ended the run.
+    """
+    storage.configure(config.storage.root, config.storage.options)
+    config = _with_absolute_root(config)
+    with nullcontext() if local else on_ray.cluster(config):
+        device = devices.resolve_device(
+            config.train.device, gpus=devices.count_local_gpus() if local else on_ray.count_gpus()
+        )
+        devices.check_gpus(config, device)
+        prepared = prepare(config, use_ray=not local)
+        total_steps = count_steps(config, load_index(prepared.dataset_url))
+        job = Job(
+            config=config,
+            dataset_url=prepared.dataset_url,
+            model_url=prepared.model_url,
+            attempt=0,
+            total_steps=total_steps,
+            device=device,
+            precision=devices.resolve_precision(config.train.precision, device),
+            attention=devices.resolve_attention(config.model.attention, device),
+            reader="local" if local else "ray",
+        )
+        _settle_config(job.run, config)
+        return _run(job, local=local)
+
+
+def _run(job: Job, *, local: bool) -> Summary:
+    name, run = job.config.name, job.run
+    first_step = _committed_step(run)
+    if first_step >= job.last_step:
+        log.info("%s is at step %d of %d already: nothing to do", name, first_step, job.total_steps)
+        return Summary(run.url, first_step, job.total_steps, first_step)
+    if first_step:
+        log.info("going on from step %d", first_step)
+    with _StopRequest() as stop, Display(name=name, total_steps=job.total_steps, first_step=first_step) as display:
+        if local:
+            run_local(_claim_attempt(job), stop=stop.asked, on_lines=display.show)
+        else:
+            on_ray.run_on_ray(job, claim=_claim_attempt, stop=stop.asked, on_lines=display.show)
+    step = _committed_step(run)
+    if stop.asked.is_set() and step < job.last_step:
+        raise Interrupted(f"stopped at step {step} of {job.total_steps}, saved; the same command goes on from there")
+    return Summary(run.url, step, job.total_steps, first_step)
+
+
+def count_steps(config: Config, index: DatasetIndex) -> int:
+    """The number of updates in the whole run; `train.epochs` counts passes over the training rows, rounded up."""
+    rows = index.splits["train"].rows
+    if rows == 0:
+        raise DataError("the training split has no rows: lower data.validation, or give more conversations")
+    if config.train.steps is not None:
+        return config.train.steps
+    assert config.train.epochs is not None
+    return math.ceil(config.train.epochs * rows / config.train.global_batch_size)
+
+
+def _settle_config(run: RunLayout, config: Config) -> None:
+    """Store the configuration before step 1; on a resume, refuse a change that alters the mathematics."""
+    if not storage.create(run.config, dump_config(config).encode()):
+        check_resume(load_config(run.config, ()), config)
+        storage.write_text(run.config, dump_config(config))
+
+
+def _committed_step(run: RunLayout) -> int:
+    newest = checkpoint.latest(run)
+    return newest.step if newest else 0
+
+
+def _claim_attempt(job: Job) -> Job:
+    """Take the next free attempt number by creating its file; nobody else can have the same."""
+    record = orjson.dumps(
+        {"started": datetime.now(UTC).isoformat(timespec="seconds"), "step": _committed_step(job.run)}
+    )
+    number = 1 + len([o for o in storage.list_objects(job.run.attempts) if o.url.endswith(".json")])
+    while not storage.create(job.run.attempt(number), record):
+        number += 1
+    return replace(job, attempt=number)
+
+
+def _with_absolute_root(config: Config) -> Config:
+    """Workers need not share this process's working directory."""
+    section = config.storage.model_copy(update={"root": storage.absolute(config.storage.root)})
+    return config.model_copy(update={"storage": section})
+
+
+class _StopRequest:
+    """Turns the first SIGINT or SIGTERM into a request to stop, and the second into an immediate end."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked.is_set():
+            raise KeyboardInterrupt
+        self.asked.set()
+        log.warning("stopping: the step is finished and saved first (once more: stop at once, unsaved)")
