@@ -1,0 +1,282 @@
+"""The command line: one function a command, each importing what it needs only when it runs.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 the run failed, 2 the input was wrong,
+130 interrupted (the state was saved first).
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+from scaletrain import __version__
+from scaletrain.errors import ConfigError, ScaletrainError
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    name="scaletrain",
+    help="Train your own chat model: dialogue dumps in, a fine-tuned and measured model out.\n\n"
+    "CONFIG is a YAML file; any field can be changed behind it, as in train.steps=200.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file; a path or any fsspec URL")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="fields to change, as train.steps=200")
+]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="a run's name, URL or folder, or its CONFIG file")]
+Root = Annotated[str, typer.Option("--root", help="the storage root that a run's name belongs to")]
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+
+
+def main() -> None:
+    """Entry point of the `scaletrain` command."""
+    app()
+
+
+def _reported(command: Callable[P, None]) -> Callable[P, None]:
+    """End a command with the message and exit code of a ScaletrainError instead of a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        from scaletrain.log import setup_logging
+
+        setup_logging()
+        try:
+            command(*args, **kwargs)
+        except ScaletrainError as error:
+            _print_error(error)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def _print_error(error: ScaletrainError) -> None:
+    if isinstance(error, ConfigError) and len(error.problems) > 1:
+        print(f"{len(error.problems)} problems:", file=sys.stderr)
+        for problem in error.problems:
+            print(f"  - {problem}", file=sys.stderr)
+    elif error.exit_code == 130:
+        print(error, file=sys.stderr)
+    else:
+        print(f"error: {error}", file=sys.stderr)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="print the version", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+@_reported
+def prepare(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    local: Annotated[bool, typer.Option("--local", help="in this process, without Ray")] = False,
+) -> None:
+    """Clean, tokenise and pack the corpora into the bucket; done once, then reused."""
+    from scaletrain import storage
+    from scaletrain.data.prepare import prepare as prepare_data
+
+    loaded = _load(config, overrides)
+    storage.configure(loaded.storage.root, loaded.storage.options)
+    print(prepare_data(loaded, use_ray=not local).dataset_url)
+
+
+@app.command()
+@_reported
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="one GPU or CPU in this process, without Ray: breakpoint() works")
+    ] = False,
+) -> None:
+    """Fine-tune; prepares what is missing. The same command goes on where the last one ended."""
+    from scaletrain.train.trainer import train as train_run
+
+    summary = train_run(_load(config, overrides), local=local)
+    print(f"{summary.run_url} is at step {summary.step} of {summary.total_steps}")
+
+
+@app.command()
+@_reported
+def evaluate(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    step: Annotated[int | None, typer.Option("--step", help="this checkpoint instead of the newest")] = None,
+    only: Annotated[str | None, typer.Option("--only", help="base or trained: measure just that model")] = None,
+    as_json: Json = False,
+) -> None:
+    """Perplexity on held-out conversations and sample answers, before and after training."""
+    from scaletrain import storage
+    from scaletrain.evaluate.compare import evaluate as evaluate_run
+    from scaletrain.train import devices
+
+    if only not in (None, "base", "trained"):
+        raise ConfigError(f"--only={only}: give base or trained")
+    loaded = _load(config, overrides)
+    storage.configure(loaded.storage.root, loaded.storage.options)
+    device = devices.resolve_device(loaded.train.device, gpus=devices.count_local_gpus())
+    precision = devices.resolve_precision(loaded.train.precision, device)
+    found = evaluate_run(loaded, device=device, precision=precision, step=step, only=only)  # type: ignore[arg-type]
+    _print_result(found.record(), as_json=as_json, display=found.display)
+
+
+@app.command()
+@_reported
+def export(
+    run: RunName,
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="a folder or any fsspec URL")],
+    root: Root = "bucket",
+    step: Annotated[int | None, typer.Option("--step", help="this checkpoint instead of the newest")] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32 or bf16")] = "auto",
+) -> None:
+    """Write a run's model as a Hugging Face folder (safetensors, tokenizer, model card); LoRA is merged."""
+    from scaletrain.model.export import export_run
+
+    if dtype not in ("auto", "fp32", "bf16"):
+        raise ConfigError(f"--dtype={dtype}: give auto, fp32 or bf16")
+    print(export_run(_find_run(run, root), dest, step=step, dtype=dtype))  # type: ignore[arg-type]
+
+
+@app.command()
+@_reported
+def chat(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="a run or its CONFIG, a folder, a URL, a GGUF file or a Hugging Face id"),
+    ],
+    root: Root = "bucket",
+    prompt: Annotated[str | None, typer.Option("--prompt", help="answer this once and end")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="the system prompt")] = None,
+    temperature: Annotated[float, typer.Option("--temperature", help="0: always the most likely token")] = 0.7,
+    top_p: Annotated[float, typer.Option("--top-p", help="sample from the likeliest tokens of this mass")] = 0.95,
+    top_k: Annotated[int, typer.Option("--top-k", help="sample from this many tokens; 0: all")] = 0,
+    repetition_penalty: Annotated[float, typer.Option("--repetition-penalty", help="1: none")] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="the longest answer")] = 512,
+    seed: Annotated[int | None, typer.Option("--seed", help="the same answer every time")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cuda or cpu")] = "auto",
+) -> None:
+    """Talk to a model in the terminal; /help there lists what can be changed on the way."""
+    from scaletrain.model.generate import Sampling
+    from scaletrain.model.resolve import resolve_model
+    from scaletrain.serve.chat import chat as start_chat
+
+    if device not in ("auto", "cuda", "cpu"):
+        raise ConfigError(f"--device={device}: give auto, cuda or cpu")
+    sampling = Sampling(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repetition_penalty=repetition_penalty,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+    )
+    name = _find_run(model, root).url if _is_config_file(model) else model
+    folder = resolve_model(name, root=root)
+    start_chat(folder, sampling=sampling, system_prompt=system, prompt=prompt, device=device)  # type: ignore[arg-type]
+
+
+@app.command()
+@_reported
+def config(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print the resolved configuration, or every problem in it."""
+    from scaletrain.config_file import dump_config
+
+    print(dump_config(_load(config, overrides)), end="")
+
+
+@app.command()
+@_reported
+def doctor(
+    config: Annotated[
+        str | None, typer.Argument(metavar="[CONFIG]", help="a YAML file, whose bucket is tried as well")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Say whether this machine is ready: versions, memory, disk, GPU and driver, bucket."""
+    from rich.console import Console
+
+    from scaletrain.doctor import diagnose, render
+
+    if config is None:
+        findings = diagnose(None, {})
+    else:
+        section = _load(config, overrides).storage
+        findings = diagnose(section.root, section.options)
+    Console().print(render(findings))
+    if any(finding.status == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+@_reported
+def runs(
+    root: Annotated[
+        str, typer.Argument(metavar="[ROOT]", help="the storage root, as s3://my-bucket/scaletrain")
+    ] = "bucket",
+    as_json: Json = False,
+) -> None:
+    """List the runs below a storage root, with their newest committed step."""
+    from scaletrain.runs import list_runs, runs_table
+
+    found = list_runs(root)
+    _print_result([run.record() for run in found], as_json=as_json, display=lambda: runs_table(found))
+
+
+@app.command()
+@_reported
+def show(run: RunName, root: Root = "bucket", as_json: Json = False) -> None:
+    """Show one run: how far it is, its last metrics, its checkpoints."""
+    from scaletrain.runs import read_run, run_display
+
+    found = read_run(_find_run(run, root))
+    _print_result(found.record(), as_json=as_json, display=lambda: run_display(found))
+
+
+def _find_run(name: str, root: str) -> Any:
+    """The run that a name, a URL or a configuration file stands for."""
+    from scaletrain import storage
+    from scaletrain.layout import RunLayout
+    from scaletrain.runs import find_run
+
+    if not _is_config_file(name):
+        return find_run(name, root=root)
+    loaded = _load(name, None)
+    storage.configure(loaded.storage.root, loaded.storage.options)
+    return RunLayout(loaded.storage.root, loaded.name)
+
+
+def _is_config_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _print_result(record: Any, *, as_json: bool, display: Callable[[], Any]) -> None:
+    if as_json:
+        import orjson
+
+        print(orjson.dumps(record, option=orjson.OPT_INDENT_2).decode())
+        return
+    from rich.console import Console
+
+    Console().print(display())
+
+
+def _load(path: str, overrides: list[str] | None) -> Any:
+    from scaletrain.config_file import load_config
+
+    return load_config(path, overrides or [])

@@ -1,0 +1,127 @@
+"""What runs there are and how far each one is, read from the bucket alone."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from scaletrain import checkpoint, storage
+from scaletrain.errors import CheckpointError, NotFoundError
+from scaletrain.layout import RunLayout, step_of
+from scaletrain.metrics import read_records
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class CheckpointState:
+    """One checkpoint folder; `problem` is empty where it is committed and whole by its sizes."""
+
+    step: int
+    size_bytes: int
+    world_size: int
+    zero_stage: int
+    created: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is; `step` is the newest committed one, `last_metrics` the newest line, committed or not."""
+
+    name: str
+    url: str
+    step: int
+    attempts: int
+    checkpoints: tuple[CheckpointState, ...]
+    last_metrics: dict[str, object]
+
+    def record(self) -> dict[str, object]:
+        """The state as plain data."""
+        return asdict(self)
+
+
+def list_runs(root: str) -> list[RunState]:
+    """Every run below a storage root, by name."""
+    return [read_run(RunLayout(root, name)) for name in storage.list_folders(storage.join(root, "runs"))]
+
+
+def read_run(run: RunLayout) -> RunState:
+    """Read the state of one run; raises NotFoundError where there is none."""
+    if not storage.exists(run.config):
+        raise NotFoundError(f"there is no run at {run.url}; `scaletrain runs ROOT` lists those that there are")
+    newest = checkpoint.latest(run)
+    records = read_records(run.metrics)
+    return RunState(
+        name=run.name,
+        url=run.url,
+        step=newest.step if newest else 0,
+        attempts=sum(info.url.endswith(".json") for info in storage.list_objects(run.attempts)),
+        checkpoints=tuple(_checkpoints(run)),
+        last_metrics=records[-1] if records else {},
+    )
+
+
+def find_run(name_or_url: str, *, root: str) -> RunLayout:
+    """The run that a user means: a URL or path of a run's folder, or a run's name below `root`."""
+    parent, _, name = name_or_url.rstrip("/").rpartition("/")
+    if parent.rpartition("/")[2] == "runs" and name:
+        return RunLayout(parent.rpartition("/")[0] or ".", name)
+    return RunLayout(root, name_or_url)
+
+
+def runs_table(runs: list[RunState]) -> "Table":
+    """Runs as a table."""
+    from rich.table import Table
+
+    table = Table("run", "step", "loss", "checkpoints", "attempts", "last step at")
+    for run in runs:
+        metrics = run.last_metrics
+        loss = f"{metrics['loss']:.4f}" if metrics else "-"
+        committed = sum(not one.problem for one in run.checkpoints)
+        table.add_row(run.name, str(run.step), loss, str(committed), str(run.attempts), str(metrics.get("time", "-")))
+    return table
+
+
+def run_display(run: RunState) -> "RenderableType":
+    """One run as a person reads it."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("checkpoint", "size", "workers", "ZeRO", "committed at", "problem")
+    for one in run.checkpoints:
+        table.add_row(
+            str(one.step),
+            f"{one.size_bytes / 1e6:,.1f} MB",
+            str(one.world_size),
+            str(one.zero_stage),
+            one.created,
+            one.problem,
+        )
+    lines = [f"{run.name}: step {run.step} committed, {run.attempts} attempts", run.url]
+    lines += [f"  {name}: {value}" for name, value in run.last_metrics.items()]
+    return Group(Text("\n".join(lines)), table)
+
+
+def _checkpoints(run: RunLayout) -> list[CheckpointState]:
+    found = []
+    for name in storage.list_folders(run.checkpoints):
+        step = step_of(name)
+        if step is None:
+            continue
+        url = run.checkpoint(step)
+        try:
+            manifest = checkpoint.load_manifest(url)
+            checkpoint.check_sizes(url, manifest)
+        except NotFoundError:
+            found.append(CheckpointState(step, 0, 0, 0, "", "not committed"))
+        except CheckpointError as error:
+            found.append(CheckpointState(step, 0, 0, 0, "", str(error)))
+        else:
+            found.append(
+                CheckpointState(
+                    step, manifest.size_bytes, manifest.world_size, manifest.zero_stage, manifest.created, ""
+                )
+            )
+    return found

@@ -1,0 +1,110 @@
+"""A run that is killed, or asked to stop, goes on as if nothing had happened."""
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from commands import kill_everything, run, start, write_tiny
+from scaletrain import checkpoint
+from scaletrain.layout import RunLayout
+from scaletrain.metrics import read_records
+from scaletrain.train import ledger
+
+STEPS = 16
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def wait_for_commit(layout: RunLayout, *, step: int, timeout_s: float = 200) -> None:
+    """Wait until a run has committed a step."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        newest = checkpoint.latest(layout)
+        if newest is not None and newest.step >= step:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"step {step} was not committed within {timeout_s} s")
+
+
+def assert_equal_runs(found: RunLayout, expected: RunLayout) -> None:
+    """The final state is the same bits, and every step had the same samples."""
+    one, other = (checkpoint.open_checkpoint(layout.checkpoint(STEPS)) for layout in (found, expected))
+    for kind in other.kinds:
+        for name in other.names():
+            np.testing.assert_array_equal(one.read(kind, name), other.read(kind, name))
+    ledgers = [read_records(layout.ledger) for layout in (found, expected)]
+    assert ledger.check_chain(ledgers[0]) == one.manifest.ledger_hash
+    assert [(r["step"], r["samples"]) for r in ledgers[0]] == [(r["step"], r["samples"]) for r in ledgers[1]]
+    assert [r["step"] for r in read_records(found.metrics)] == list(range(1, STEPS + 1))
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bucket")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(bucket: Path) -> RunLayout:
+    """Two Ray workers with ZeRO-2, to the end."""
+    run("train", write_tiny(bucket, root=str(bucket)), "name=undisturbed")
+    return RunLayout(str(bucket), "undisturbed")
+
+
+def test_sigkill_to_every_process_loses_nothing(bucket: Path, undisturbed: RunLayout) -> None:
+    """Killed at a random moment after a commit, the same command ends with the same bits and the same samples."""
+    config, layout = write_tiny(bucket, root=str(bucket)), RunLayout(str(bucket), "killed")
+    process = start("train", config, "name=killed")
+    wait_for_commit(layout, step=4)
+    time.sleep(random.Random().uniform(0, 1.0))
+    assert kill_everything(process.pid) > 5
+    process.communicate()
+    run("train", config, "name=killed")
+    assert_equal_runs(layout, undisturbed)
+
+
+def test_a_killed_worker_is_replaced_and_the_run_goes_on(bucket: Path, undisturbed: RunLayout) -> None:
+    """One worker's SIGKILL ends the attempt; the next one starts from the newest commit, within the same command."""
+    config, layout = write_tiny(bucket, root=str(bucket)), RunLayout(str(bucket), "worker-killed")
+    process = start("train", config, "name=worker-killed")
+    wait_for_commit(layout, step=4)
+    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in p.name()]
+    assert len(workers) == 2
+    workers[1].kill()
+    _, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors
+    assert "a worker was lost" in errors
+    assert_equal_runs(layout, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_first_and_ends_with_130(bucket: Path, undisturbed: RunLayout, number: signal.Signals) -> None:
+    """Ctrl-C or SIGTERM: the step is finished and committed, and the same command goes on from there."""
+    name = f"stopped-{number.name}"
+    config, layout = write_tiny(bucket, root=str(bucket)), RunLayout(str(bucket), name)
+    process = start("train", config, f"name={name}", "checkpoint.every_steps=1")
+    wait_for_commit(layout, step=2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    newest = checkpoint.latest(layout)
+    assert newest is not None
+    assert f"stopped at step {newest.step} of {STEPS}" in errors
+    run("train", config, f"name={name}")
+    assert_equal_runs(layout, undisturbed)
+
+
+def test_local_stops_and_goes_on_the_same_way(bucket: Path) -> None:
+    """--local answers Ctrl-C like the cluster does, and stop_after ends with 0 in every mode."""
+    config = write_tiny(bucket, root=str(bucket))
+    assert "is at step 3 of 16" in run("train", config, "--local", "name=local", "debug.stop_after=3")
+    process = start("train", config, "--local", "name=local", "checkpoint.every_steps=1", "train.steps=16")
+    wait_for_commit(RunLayout(str(bucket), "local"), step=5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode in (0, 130), errors
+    assert "is at step 16 of 16" in run("train", config, "--local", "name=local")

@@ -1,0 +1,81 @@
+"""What the repository says about itself holds: documents, launch scripts and configurations match the code."""
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scaletrain.config_file import load_config
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / ".ci/run"])
+CONFIGS = sorted(ROOT.glob("launch/configs/*.yaml"))
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_links_of_documents_resolve(document: Path) -> None:
+    """A relative link in a document points at a file of the repository."""
+    links = re.findall(r"\]\(([^)\s]+)\)", document.read_text())
+    missing = [link for link in links if "://" not in link and not (document.parent / link.partition("#")[0]).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_make_targets_of_documents_exist(document: Path) -> None:
+    """A `make` command in a document names a target of the Makefile."""
+    named = set(re.findall(r"^ {4}(?:[A-Z_]+=\S+ )?make ([a-z-]+)", document.read_text(), re.M))
+    assert named <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_configs_of_documents_exist(document: Path) -> None:
+    """A launch configuration or script that a document names is there."""
+    named = set(re.findall(r"launch/[\w./-]+\.(?:yaml|sh)", document.read_text()))
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
+
+
+def test_the_readmes_configuration_is_valid(tmp_path: Path) -> None:
+    """The five lines of YAML in the README are a whole configuration."""
+    block = re.search(r"^ {4}name: .*(?:\n {4}.*)+", (ROOT / "README.md").read_text(), re.M)
+    assert block is not None
+    path = tmp_path / "run.yaml"
+    path.write_text(re.sub(r"^ {4}", "", block[0], flags=re.M))
+    assert load_config(str(path), []).name == "my-model"
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=_name)
+def test_launch_configurations_load(config: Path) -> None:
+    """Every configuration in launch/configs is valid, and its run is called as its file."""
+    assert load_config(str(config), []).name == config.stem
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=_name)
+def test_scripts_are_short_strict_and_parse(script: Path) -> None:
+    """A script is executable, strict, under 80 lines, and valid bash."""
+    text = script.read_text()
+    assert script.stat().st_mode & 0o100
+    assert "set -euo pipefail" in text
+    assert len(text.splitlines()) < 80
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_every_field_of_the_configuration_is_documented() -> None:
+    """docs/configuration.md is what docs/write_configuration.py makes of the code; run that after a change."""
+    path = ROOT / "docs/write_configuration.py"
+    spec = importlib.util.spec_from_file_location("write_configuration", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs/configuration.md").read_text() == module.reference()
+
+
+def test_torch_is_pinned_once_and_alone() -> None:
+    """The Makefile finds exactly one torch in constraints.txt, which it installs before everything else."""
+    assert len(re.findall(r"^torch==\S+$", (ROOT / "constraints.txt").read_text(), re.M)) == 1
