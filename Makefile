@@ -12,6 +12,9 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet --progress-bar off
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
+# Every file there is a benchmark with a table of its own, but for the harness they share.
+BENCHMARKS := $(filter-out measure,$(notdir $(basename $(wildcard benchmarks/*.py))))
+
 # The first of these that runs, is 3.11 or newer and has the venv module whole (Debian keeps ensurepip apart).
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
@@ -41,7 +44,7 @@ check: $(READY)  ## Format, lint, types, layers and the tests that need no Ray: 
 	@$(BIN)/pytest -q tests --ignore=tests/end_to_end -m "not long and not real_model"
 
 bench: $(READY)  ## Measure against peers and physical limits; results go to benchmarks/results
-	@for benchmark in benchmarks/bench_*.py; do $(BIN)/python $$benchmark; done
+	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --write benchmarks/results/$$name.md; done
 
 clean:  ## Remove .venv, caches and the quickstart's bucket
 	rm -rf $(VENV) quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis

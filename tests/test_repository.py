@@ -3,11 +3,14 @@
 import importlib.util
 import re
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from scaletrain.checkpoint import Manifest
 from scaletrain.config_file import load_config
+from scaletrain.metrics import StepMetrics
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -74,6 +77,13 @@ def test_every_field_of_the_configuration_is_documented() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert (ROOT / "docs/configuration.md").read_text() == module.reference()
+
+
+@pytest.mark.parametrize(("page", "record"), [("checkpoints.md", Manifest), ("training.md", StepMetrics)])
+def test_every_field_of_a_runs_files_is_documented(page: str, record: type) -> None:
+    """A field that a manifest or a line of metrics has is explained where users look."""
+    text = (ROOT / "docs" / page).read_text()
+    assert [field.name for field in fields(record) if f"`{field.name}`" not in text] == []
 
 
 def test_torch_is_pinned_once_and_alone() -> None:

@@ -112,8 +112,8 @@ def _main(rank: int, world_size: int, rendezvous: Path, results: Any, target: An
     import torch
 
     from scaletrain.log import setup_logging
-    from scaletrain.train.devices import Worker, prepare_process
     from scaletrain.train.local import process_group
+    from scaletrain.train.worker import Worker, prepare_process
 
     setup_logging()
     worker = Worker(rank, world_size, rank, world_size, torch.device("cpu"))

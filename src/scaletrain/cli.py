@@ -5,8 +5,10 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 the run f
 """
 
 import functools
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
 import typer
@@ -48,6 +50,9 @@ def _reported(command: Callable[P, None]) -> Callable[P, None]:
         from scaletrain.log import setup_logging
 
         setup_logging()
+        if not Path("/dev/nvidiactl").exists():
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed says on stdout that it found no GPU
+        os.environ.setdefault("TQDM_DISABLE", "1")  # progress is shown by scaletrain itself
         try:
             command(*args, **kwargs)
         except ScaletrainError as error:
@@ -122,9 +127,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Perplexity on held-out conversations and sample answers, before and after training."""
-    from scaletrain import storage
+    from scaletrain import devices, storage
     from scaletrain.evaluate.compare import evaluate as evaluate_run
-    from scaletrain.train import devices
 
     if only not in (None, "base", "trained"):
         raise ConfigError(f"--only={only}: give base or trained")

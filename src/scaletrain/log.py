@@ -55,5 +55,5 @@ def progress(*, unit: str) -> Iterator["Progress"]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(), transient=not sys.stderr.isatty()) as display:
+    with Progress(*columns, console=console(), disable=not sys.stderr.isatty()) as display:
         yield display

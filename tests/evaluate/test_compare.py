@@ -63,6 +63,7 @@ def _commit(config: Config, *, step: int, scale: float) -> Manifest:
         attempt=1,
         world_size=1,
         zero_stage=0,
+        precision="fp32",
         model_url=model_url,
         ledger_hash="",
         parent_step=None,

@@ -1,8 +1,8 @@
 """Reading a dataset in the order of training: by Ray Data's tasks, or in this process, with the same result.
 
-steps_ray      each worker has a pipeline of its own, whose tasks fetch and decode; used on a cluster
-steps_local    no Ray: a breakpoint stops where it should; used with --local
-rows_in_order  a split from its first row on, for evaluation
+Training calls steps_ray on a cluster, where each rank has a pipeline of its own, and steps_local with --local, where a
+breakpoint stops in the reading code too. Evaluation calls rows_in_order. What a rank reads is a ReadPlan; its whole
+state is the number of the step, so resuming is another plan.
 """
 
 from collections.abc import Generator, Iterator

@@ -10,10 +10,8 @@ holds some 500 bytes of memory for each conversation and each piece of one: 10 m
 Near-duplicates are not searched for.
 """
 
-import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING
 import orjson
 import xxhash
 
-from scaletrain import layout, storage
+from scaletrain import layout, ray_cluster, storage
 from scaletrain.config import Config, DataSection
 from scaletrain.data import shards
 from scaletrain.data.cleaning import clean, load_steps
@@ -82,7 +80,7 @@ def prepare(config: Config, *, use_ray: bool = True) -> Prepared:
     log.info("preparing %s", dataset_url)
     tokenizer = build.load_tokenizer(model_url, chat_template=section.chat_template)
     with TemporaryDirectory(prefix="scaletrain-prepare-") as folder:
-        with _ray_cluster() if use_ray else nullcontext():
+        with ray_cluster.connected() if use_ray else nullcontext():
             tables = tokenise(section, files, storage_section=config.storage, tokenizer=tokenizer, use_ray=use_ray)
             documents = _collect(tables, Path(folder) / "documents.arrow")
         inside = documents.within_limits([corpus.limit for corpus in section.corpora])
@@ -179,23 +177,3 @@ def _commit(dataset_url: str, index: DatasetIndex, statistics: Statistics) -> No
         if found.url not in ours:
             storage.remove(found.url)
     shards.write_index(dataset_url, index)
-
-
-@contextmanager
-def _ray_cluster() -> Iterator[None]:
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    # A bare init might join some other cluster of this machine.
-    ray.init(
-        address=os.environ.get("RAY_ADDRESS", "local"),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -11,8 +11,9 @@ import logging
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ TASKS_AT_ONCE = 2  # each has many fetches under way; more would only start more
 WINDOW_TASKS = 16  # some 40 MB of the object store; up to two windows are held
 FIRST_WINDOW_TASKS = TASKS_AT_ONCE
 STALLED_AFTER_S = 600
+END_WITHIN_S = 10
 _ERROR = "error"
 _BYTES_PER_TOKEN = 20  # five columns of int32
 
@@ -50,8 +52,9 @@ def read_runs(plan: ReadPlan, runs: Sequence[Run]) -> Generator[tuple[Run, Sampl
     _quieten_ray_data()
     task_input = ray.put(_TaskInput(plan, _storage_options(plan.dataset_url)))
     try:
-        for run, block in zip(runs, _blocks(task_input, plan, runs), strict=True):
-            yield run, _samples_from(ray.get(block))
+        with closing(_blocks(task_input, plan, runs)) as blocks:
+            for run, block in zip(runs, blocks, strict=True):
+                yield run, _samples_from(ray.get(block))
     except (RayError, ExecutionTimeoutError) as error:
         raise ClusterError(
             f"reading {plan.dataset_url} for rank {plan.rank} failed in Ray: {error}; if machines were lost or had no "
@@ -61,15 +64,20 @@ def read_runs(plan: ReadPlan, runs: Sequence[Run]) -> Generator[tuple[Run, Sampl
 
 def _blocks(
     task_input: "ObjectRef[_TaskInput]", plan: ReadPlan, runs: Sequence[Run]
-) -> Iterator["ObjectRef[pa.Table]"]:
+) -> Generator["ObjectRef[pa.Table]", None, None]:
     """Yield the blocks of all runs; while those of one window are consumed, the next window is read."""
     block_bytes = (runs[0].stop - runs[0].start) * plan.micro_batch_size * plan.index.seq_len * _BYTES_PER_TOKEN
+    ending = threading.Event()
     reading: deque[Future[list[ObjectRef[pa.Table]]]] = deque()
-    for window in _windows(runs):
-        reading.append(_in_background(partial(_read_window, task_input, window, block_bytes)))
-        if len(reading) > 1:
-            yield from reading.popleft().result()
-    yield from reading.popleft().result()
+    try:
+        for window in _windows(runs):
+            reading.append(_in_background(partial(_read_window, task_input, window, block_bytes, ending)))
+            if len(reading) > 1:
+                yield from reading.popleft().result()
+        yield from reading.popleft().result()
+    finally:
+        ending.set()
+        wait(reading, timeout=END_WITHIN_S)  # a thread that asked a closed Ray for anything would start a new one
 
 
 def _windows(runs: Sequence[Run]) -> list[Sequence[Run]]:
@@ -78,9 +86,9 @@ def _windows(runs: Sequence[Run]) -> list[Sequence[Run]]:
 
 
 def _read_window(
-    task_input: "ObjectRef[_TaskInput]", window: Sequence[Run], block_bytes: int
+    task_input: "ObjectRef[_TaskInput]", window: Sequence[Run], block_bytes: int, ending: threading.Event
 ) -> list["ObjectRef[pa.Table]"]:
-    """Run the tasks of a window to their end; returns their blocks, in order."""
+    """Run the tasks of a window to their end, unless nobody needs them any more; returns their blocks, in order."""
     import ray
 
     dataset = ray.data.read_datasource(
@@ -97,7 +105,11 @@ def _read_window(
     context.print_on_execution_start = False
     context.memory_usage_poll_interval_s = None
     context.issue_detectors_config.detectors = []
-    blocks = [entry.ref for bundle in dataset.iter_internal_ref_bundles() for entry in bundle.blocks]
+    blocks: list[ObjectRef[pa.Table]] = []
+    for bundle in dataset.iter_internal_ref_bundles():
+        if ending.is_set():
+            return blocks
+        blocks += (entry.ref for entry in bundle.blocks)
     ray.wait(blocks, num_returns=len(blocks), timeout=0, fetch_local=True)  # begins to bring them to this machine
     return blocks
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scaletrain import storage
-from scaletrain.data.shards import DatasetIndex, ShardInfo
+from scaletrain.data.shards import DatasetIndex
 from scaletrain.errors import DataError, NotFoundError
 
 if TYPE_CHECKING:
@@ -79,42 +79,42 @@ def _read_groups(dataset_url: str, index: DatasetIndex, split: str, groups: Int6
     import pyarrow as pa
 
     shards = index.splits[split].shards
-    first_groups = np.cumsum([0, *(-(-shard.rows // index.row_group_rows) for shard in shards)])
+    shard_groups = [-(-shard.rows // index.row_group_rows) for shard in shards]
+    first_groups = np.cumsum([0, *shard_groups])
     owners = np.searchsorted(first_groups, groups, side="right") - 1
-    tables = [
-        _read_shard(storage.join(dataset_url, shards[owner].name), shards[owner], groups[owners == owner] - first)
-        for owner, first in ((int(owner), first_groups[owner]) for owner in np.unique(owners))
-    ]
+    tables = []
+    for owner in np.unique(owners).tolist():
+        url, own_groups = storage.join(dataset_url, shards[owner].name), groups[owners == owner] - first_groups[owner]
+        with _damage_reported(url):
+            footer = _footer(url, shards[owner].size_bytes, shard_groups[owner])
+            tables.append(_read_shard(url, footer, own_groups.tolist()))
     return pa.concat_tables(tables)
 
 
-def _read_shard(url: str, shard: ShardInfo, groups: Int64s) -> "pa.Table":
+def _read_shard(url: str, footer: "FileMetaData", groups: list[int]) -> "pa.Table":
     """Read row groups of one shard."""
     import pyarrow.parquet as pq
 
-    with _damage_reported(url):
-        footer = _footer(url, shard)
-        ranges = [_byte_range(footer, int(group)) for group in groups]
-        in_order = map if storage.is_local(url) else _fetchers().map
-        file: Any = _Fetched([start for start, _ in ranges], list(in_order(lambda one: _fetch(url, *one), ranges)))
-        parquet = pq.ParquetFile(file, metadata=footer, pre_buffer=False, page_checksum_verification=True)
-        return parquet.read_row_groups(groups.tolist(), use_threads=False)
+    ranges = [_byte_range(footer, group) for group in groups]
+    in_order = map if storage.is_local(url) else _fetchers().map
+    file: Any = _Fetched([start for start, _ in ranges], list(in_order(lambda one: _fetch(url, *one), ranges)))
+    parquet = pq.ParquetFile(file, metadata=footer, pre_buffer=False, page_checksum_verification=True)
+    return parquet.read_row_groups(groups, use_threads=False)
 
 
 @lru_cache(maxsize=_FOOTERS_KEPT)
-def _footer(url: str, shard: ShardInfo) -> "FileMetaData":
+def _footer(url: str, size_bytes: int, num_groups: int) -> "FileMetaData":
     """Read a shard's footer; the same read tells whether the file has the size that the index says."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    guess = min(shard.size_bytes, _FOOTER_BYTES + _FOOTER_BYTES_PER_GROUP * shard.rows)
-    tail = storage.read_bytes(url, start=shard.size_bytes - guess, length=guess + 1)
+    guess = min(size_bytes, _FOOTER_BYTES + _FOOTER_BYTES_PER_GROUP * num_groups)
+    tail = storage.read_bytes(url, start=size_bytes - guess, length=guess + 1)
     if len(tail) != guess:
-        got = storage.info(url).size_bytes
-        raise _Damage(f"has {got} bytes, the index says {shard.size_bytes}")
+        raise _Damage(f"has {storage.info(url).size_bytes} bytes, the index says {size_bytes}")
     length = int.from_bytes(tail[-_TAIL_BYTES:-4], "little") + _TAIL_BYTES
-    if guess < length <= shard.size_bytes:
-        tail = storage.read_bytes(url, start=shard.size_bytes - length, length=length)
+    if guess < length <= size_bytes:
+        tail = storage.read_bytes(url, start=size_bytes - length, length=length)
     return pq.read_metadata(pa.BufferReader(tail))
 
 

@@ -8,8 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from scaletrain.train.devices import Worker, prepare_process
 from scaletrain.train.loop import Job, train
+from scaletrain.train.worker import Worker, prepare_process
 
 
 def run_local(job: Job, *, stop: threading.Event, on_lines: Callable[[Sequence[bytes]], None] | None = None) -> int:

@@ -20,6 +20,7 @@ from scaletrain import checkpoint
 from scaletrain.config import Config
 from scaletrain.data.loader import MicroBatch, ReadPlan, StepBatch, sample_ids, steps_local, steps_ray
 from scaletrain.data.shards import DatasetIndex, load_index
+from scaletrain.devices import memory_bytes, peak_flops
 from scaletrain.errors import CheckpointError, TrainingError
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
@@ -28,11 +29,11 @@ from scaletrain.model.build import load_model, load_tokenizer
 from scaletrain.model.loss import LossModel
 from scaletrain.train import debug, ledger, state, zero
 from scaletrain.train.ahead import Ahead
-from scaletrain.train.devices import Worker, memory_bytes, peak_flops
 from scaletrain.train.records import Records
 from scaletrain.train.schedule import learning_rate
 from scaletrain.train.state import Position
 from scaletrain.train.validation import validation_loss
+from scaletrain.train.worker import Worker
 
 log = get_logger(__name__)
 

@@ -5,21 +5,20 @@ newest commit, a few times at most. Metrics and errors come back through a small
 `ray.train.report`, which would cost a barrier (two seconds) each time.
 """
 
-import logging
 import math
 import os
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from scaletrain import checkpoint, storage
+from scaletrain import checkpoint, ray_cluster, storage
 from scaletrain.config import Config, WorkerRange
 from scaletrain.errors import ClusterError, DeviceError, ScaletrainError, TrainingError
 from scaletrain.log import get_logger, setup_logging
-from scaletrain.train.devices import available_cpus
 from scaletrain.train.loop import Job
+from scaletrain.train.worker import available_cpus
 
 MAX_FRUITLESS_RESTARTS = 3
 _POLL_S = 0.5
@@ -28,33 +27,12 @@ _STOP_POLL_S = 1.0
 log = get_logger(__name__)
 
 
-@contextmanager
-def cluster(config: Config) -> Iterator[None]:
-    """Connect to the cluster that RAY_ADDRESS names, as in a submitted job; without one, make this machine one."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        ray.init(address=address, logging_level=logging.WARNING)
-    else:
-        workers = config.scaling.workers
-        most = workers.max if isinstance(workers, WorkerRange) else workers
-        # One logical CPU more than the workers take, so that reading always finds a place.
-        num_cpus = max(available_cpus(), math.ceil(most * config.scaling.cpus_per_worker) + 1)
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+def cluster(config: Config) -> AbstractContextManager[None]:
+    """Be connected to a cluster; one of this machine alone has a CPU more than the workers take, for reading."""
+    workers = config.scaling.workers
+    most = workers.max if isinstance(workers, WorkerRange) else workers
+    needed = math.ceil(most * config.scaling.cpus_per_worker) + 1
+    return ray_cluster.connected(num_cpus=max(available_cpus(), needed))
 
 
 def count_gpus() -> int:
@@ -201,7 +179,7 @@ def _worker(settings: dict[str, Any]) -> None:
     import ray.train.torch
     import torch
 
-    from scaletrain.train.devices import Worker, prepare_process
+    from scaletrain.train.worker import Worker, prepare_process
 
     job, board = settings["job"], settings["board"]
     setup_logging()

@@ -8,8 +8,8 @@ from scaletrain.config import TrainSection
 def learning_rate(train: TrainSection, step: int, total_steps: int) -> float:
     """The learning rate of update `step` (1-based): linear warm-up, then constant, linear or cosine decay.
 
-    Decay ends at `min_learning_rate_ratio` of the peak with the last step (Loshchilov and Hutter 2017,
-    arXiv:1608.03983, without restarts).
+    Decay begins at the peak and reaches `min_learning_rate_ratio` of it one step after the last, so that the last
+    update still learns (cosine: Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts).
     """
     if step <= train.warmup_steps:
         return train.learning_rate * step / train.warmup_steps

@@ -16,7 +16,7 @@ from typing import Self
 
 import orjson
 
-from scaletrain import checkpoint, storage
+from scaletrain import checkpoint, devices, storage
 from scaletrain.config import Config
 from scaletrain.config_file import check_resume, dump_config, load_config
 from scaletrain.data.prepare import prepare
@@ -24,7 +24,7 @@ from scaletrain.data.shards import DatasetIndex, load_index
 from scaletrain.errors import DataError, Interrupted
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
-from scaletrain.train import devices, on_ray
+from scaletrain.train import on_ray
 from scaletrain.train.display import Display
 from scaletrain.train.local import run_local
 from scaletrain.train.loop import Job

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from scaletrain.config import TrainSection
 from scaletrain.data.loader import MicroBatch, rows_in_order
 from scaletrain.data.shards import DatasetIndex
-from scaletrain.train.devices import Worker
+from scaletrain.train.worker import Worker
 
 
 @torch.no_grad()

@@ -1,13 +1,10 @@
-"""What a worker trains on: its device, its memory, and how fast that device could be at best."""
+"""What there is to compute on: which device, precision and kind of attention a run uses, and how fast it could be."""
 
-import os
 import resource
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from scaletrain.config import Config
 from scaletrain.errors import DeviceError
-from scaletrain.train.extensions import build_extensions
 
 if TYPE_CHECKING:
     import torch
@@ -25,17 +22,6 @@ _PEAK_BF16_FLOPS = (
     ("L4", 121e12),
     ("T4", 65e12),
 )
-
-
-@dataclass(frozen=True)
-class Worker:
-    """One member of a group of workers; `device` is where it computes."""
-
-    rank: int
-    world_size: int
-    local_rank: int
-    local_world_size: int
-    device: "torch.device"
 
 
 def resolve_device(wanted: Literal["auto", "cuda", "cpu"], *, gpus: int) -> Literal["cuda", "cpu"]:
@@ -70,29 +56,11 @@ def resolve_precision(wanted: Literal["auto", "fp32", "bf16"], device: str) -> L
 
 def resolve_attention(wanted: Literal["auto", "sdpa", "flex"], device: str) -> Literal["sdpa", "flex"]:
     """Flex attention skips the blocks between documents, but needs CUDA to be fast."""
+    if wanted == "flex" and device == "cpu":
+        raise DeviceError("model.attention=flex cannot train on a CPU (torch has no backward for it there); use sdpa")
     if wanted == "auto":
         return "flex" if device == "cuda" else "sdpa"
     return wanted
-
-
-def prepare_process(worker: Worker, *, deterministic: bool) -> None:
-    """Set this process up for training: threads, determinism, the accelerator that DeepSpeed sees."""
-    import logging
-
-    import torch
-
-    os.environ["DS_ACCELERATOR"] = worker.device.type
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    if worker.device.type == "cpu":
-        torch.set_num_threads(max(1, available_cpus() // worker.local_world_size))
-        build_extensions()
-    else:
-        torch.cuda.set_device(worker.device)
-        torch.backends.cuda.matmul.allow_tf32 = not deterministic
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=worker.device.type == "cuda")
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # buffers that are written before they are read
 
 
 def count_local_gpus() -> int:
@@ -100,11 +68,6 @@ def count_local_gpus() -> int:
     import torch
 
     return int(torch.cuda.device_count())
-
-
-def available_cpus() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def memory_bytes(device: "torch.device") -> int:

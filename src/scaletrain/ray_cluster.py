@@ -1,0 +1,35 @@
+"""Being connected to Ray: to the cluster of a submitted job, or to this machine as a cluster of one."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def connected(*, num_cpus: int | None = None) -> Iterator[None]:
+    """Use the connection that there is, else the cluster that RAY_ADDRESS names, else start one here and end it after.
+
+    `num_cpus` is how many logical CPUs a cluster of this machine has; its cores by default. A bare `ray.init` might
+    join some other cluster of this machine, so the address is always given.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, logging_level=logging.ERROR)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
