@@ -13,7 +13,7 @@ import torch
 from scaletrain import storage
 from scaletrain.config import LoraSection, ModelSection, ModelSize
 from scaletrain.errors import ConfigError, ModelError
-from scaletrain.model.build import fetch, load_index, load_model, load_tokenizer, materialise
+from scaletrain.model.build import check_seq_len, fetch, load_index, load_model, load_tokenizer, materialise
 from tiny import TEXTS, smollm2_folder, tiny_model_folder
 
 SMALL = ModelSize(vocab_size=300, hidden_size=32, num_layers=1, num_heads=2)
@@ -47,6 +47,18 @@ def test_a_model_is_made_once_and_reused(bucket_root: str, tmp_path: Path) -> No
     assert storage.list_objects(url) == before
     assert url.startswith(f"{bucket_root}/models/source-")
     assert plain(url).num_parameters() > 0
+
+
+def test_rows_longer_than_the_models_positions_are_refused(tmp_path: Path) -> None:
+    """A model would be trained on positions that it has never seen."""
+    folder = tiny_model_folder(tmp_path / "model")
+    url = materialise(ModelSection(source=str(folder)), root=str(tmp_path), seed=0)
+    positions = load_model(
+        url, ModelSection(source=url), dtype=torch.float32, attention="sdpa"
+    ).config.max_position_embeddings
+    check_seq_len(url, positions)
+    with pytest.raises(ConfigError, match=f"use data.seq_len={positions} or less"):
+        check_seq_len(url, positions + 1)
 
 
 def test_an_interrupted_model_is_made_again(tmp_path: Path) -> None:

@@ -129,3 +129,13 @@ def test_lora_saves_its_adapters_only_and_comes_back(prepared: Prepared) -> None
         copy_commit(prepared, "lora", name)
         found = train(prepared, name, workers=workers, zero__stage=stage, **lora)
         assert losses(found) == pytest.approx(losses(metrics)[SAVED_AT:], abs=1e-5)
+
+
+def test_dropout_draws_after_a_resume_what_it_would_have_drawn(prepared: Prepared) -> None:
+    """Dropout is a function of (seed, step, rank): resumed in the middle, the losses are the same bits."""
+    lora = {"model__init": "pretrained", "model__source": prepared.model_url, "model__size": "null"}
+    lora |= {"model__lora": "{rank: 4, dropout: 0.2}", "train__learning_rate": 0.01, "train__steps": 8}
+    straight = train(prepared, "dropout-straight", workers=2, **lora)
+    train(prepared, "dropout-resumed", workers=2, debug__stop_after=3, **lora)
+    resumed = train(prepared, "dropout-resumed", workers=2, attempt=2, **lora)
+    assert losses(resumed) == losses(straight)

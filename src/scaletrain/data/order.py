@@ -45,6 +45,14 @@ def sample_ids(split_rows: int, row_group_rows: int, *, seed: int, start: int, s
     return ids
 
 
+def mix(values: UInt64s) -> UInt64s:
+    """Return SplitMix64's finaliser of each value, a bijection whose every output bit depends on every input bit."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: UInt64s = values ^ (values >> np.uint64(31))
+    return mixed
+
+
 @lru_cache(maxsize=16)
 def _span_order(split_rows: int, span_rows: int, key: int) -> tuple[Int64s, Int64s]:
     """Return the spans in the order of their visits, and the offsets in the epoch at which visits begin and end."""
@@ -72,8 +80,4 @@ def _key(*numbers: int) -> int:
 
 def _splitmix(seed: int, index: Int64s) -> UInt64s:
     """Return the outputs of SplitMix64 at the given indices of the stream that starts with `seed`."""
-    z = np.uint64(seed) + (index.astype(np.uint64) + np.uint64(1)) * np.uint64(_GAMMA)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: UInt64s = z ^ (z >> np.uint64(31))
-    return mixed
+    return mix(np.uint64(seed) + (index.astype(np.uint64) + np.uint64(1)) * np.uint64(_GAMMA))

@@ -70,6 +70,7 @@ def prepare(config: Config, *, use_ray: bool = True) -> Prepared:
     load_steps(section)
     files = [list_files(corpus) for corpus in section.corpora]
     model_url = build.materialise(config.model, root=root, seed=config.seed, corpus_texts=lambda: corpus_texts(section))
+    build.check_seq_len(model_url, section.seq_len)
     tokenizer_hash = build.load_index(model_url).tokenizer_hash
     dataset_id = _dataset_id(section, files, tokenizer_hash)
     dataset_url = layout.dataset_url(root, dataset_id)

@@ -49,6 +49,17 @@ def materialise(
     return url
 
 
+def check_seq_len(model_url: str, seq_len: int) -> None:
+    """Raise ConfigError where rows would be longer than the positions that the model knows."""
+    settings = orjson.loads(storage.read_bytes(storage.join(model_url, "config.json")))
+    positions = settings.get("max_position_embeddings")
+    if isinstance(positions, int) and seq_len > positions:
+        raise ConfigError(
+            f"data.seq_len={seq_len} is longer than the {positions} positions of {model_url}; "
+            f"use data.seq_len={positions} or less"
+        )
+
+
 def load_tokenizer(model_url: str, *, chat_template: str | None = None) -> "PreTrainedTokenizerBase":
     """Load a model's tokenizer, without fetching its weights; `chat_template` is the URL of a Jinja file to use."""
     from transformers import AutoTokenizer

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from scaletrain.data.order import mix
 from scaletrain.errors import CheckpointError
 
 GENESIS = "0" * 64
@@ -55,14 +56,6 @@ def batch_digest(samples: npt.NDArray[np.int64], first_position: int) -> int:
     The sum over all ranks equals that of the whole batch only if every sample was read once, at its place. It is
     exact in a float64 for up to 2 million samples. `samples` has shape [n]; the first stands at `first_position`.
     """
-    with np.errstate(over="ignore"):
-        positions = np.arange(first_position, first_position + len(samples), dtype=np.uint64)
-        mixed = _mix(_mix(positions) ^ samples.astype(np.uint64))
-        return int((mixed >> np.uint64(32)).sum())
-
-
-def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele, Lea and Flood 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    positions = np.arange(first_position, first_position + len(samples), dtype=np.uint64)
+    mixed = mix(mix(positions) ^ samples.astype(np.uint64))
+    return int((mixed >> np.uint64(32)).sum())

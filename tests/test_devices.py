@@ -1,0 +1,33 @@
+"""devices: what was asked for is what is used, or an error; never a silent fallback."""
+
+import pytest
+
+from scaletrain import devices
+from scaletrain.errors import DeviceError
+
+
+def test_a_gpu_that_is_not_there_is_an_error() -> None:
+    """Asking for CUDA without one never becomes a CPU run."""
+    with pytest.raises(DeviceError, match="no CUDA GPU here"):
+        devices.resolve_device("cuda", gpus=0)
+
+
+@pytest.mark.parametrize(("wanted", "gpus", "device"), [("auto", 0, "cpu"), ("auto", 2, "cuda"), ("cpu", 2, "cpu")])
+def test_auto_takes_the_gpu_where_there_is_one(wanted: str, gpus: int, device: str) -> None:
+    """Only auto decides; the CPU can be asked for on a GPU machine."""
+    assert devices.resolve_device(wanted, gpus=gpus) == device  # type: ignore[arg-type]
+
+
+def test_precision_and_attention_follow_the_device() -> None:
+    """bf16 and flex attention on CUDA, fp32 and SDPA on the CPU, unless one was asked for."""
+    assert devices.resolve_precision("auto", "cuda") == "bf16"
+    assert devices.resolve_precision("auto", "cpu") == "fp32"
+    assert devices.resolve_precision("fp32", "cuda") == "fp32"
+    assert devices.resolve_attention("auto", "cuda") == "flex"
+    assert devices.resolve_attention("auto", "cpu") == "sdpa"
+
+
+def test_flex_attention_on_a_cpu_is_refused() -> None:
+    """torch has no backward for it there, which would show at the first step only."""
+    with pytest.raises(DeviceError, match="use sdpa"):
+        devices.resolve_attention("flex", "cpu")
