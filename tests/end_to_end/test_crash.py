@@ -81,30 +81,22 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(bucket: Path, undisturb
     assert_equal_runs(layout, undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_first_and_ends_with_130(bucket: Path, undisturbed: RunLayout, number: signal.Signals) -> None:
-    """Ctrl-C or SIGTERM: the step is finished and committed, and the same command goes on from there."""
-    name = f"stopped-{number.name}"
-    config, layout = write_tiny(bucket, root=str(bucket)), RunLayout(str(bucket), name)
-    process = start("train", config, f"name={name}", "checkpoint.every_steps=1")
-    wait_for_commit(layout, step=2)
+@pytest.mark.parametrize("mode", ["on Ray", "local"])
+def test_a_signal_saves_first_and_ends_with_130(bucket: Path, mode: str) -> None:
+    """Ctrl-C (or SIGTERM): the step is finished and committed, and the same command goes on from there."""
+    name = f"stopped-{mode.replace(' ', '-')}"
+    number, options = (signal.SIGTERM, []) if mode == "on Ray" else (signal.SIGINT, ["--local"])
+    layout = RunLayout(str(bucket), name)
+    command = ["train", write_tiny(bucket, root=str(bucket)), *options, f"name={name}", "train.steps=100000"]
+    process = start(*command)
+    wait_for_commit(layout, step=4)
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     newest = checkpoint.latest(layout)
     assert newest is not None
-    assert f"stopped at step {newest.step} of {STEPS}" in errors
-    run("train", config, f"name={name}")
-    assert_equal_runs(layout, undisturbed)
-
-
-def test_local_stops_and_goes_on_the_same_way(bucket: Path) -> None:
-    """--local answers Ctrl-C like the cluster does, and stop_after ends with 0 in every mode."""
-    config = write_tiny(bucket, root=str(bucket))
-    assert "is at step 3 of 16" in run("train", config, "--local", "name=local", "debug.stop_after=3")
-    process = start("train", config, "--local", "name=local", "checkpoint.every_steps=1", "train.steps=16")
-    wait_for_commit(RunLayout(str(bucket), "local"), step=5)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode in (0, 130), errors
-    assert "is at step 16 of 16" in run("train", config, "--local", "name=local")
+    assert f"stopped at step {newest.step} of 100000" in errors
+    assert f"is at step {newest.step + 2} of" in run(*command, f"debug.stop_after={newest.step + 2}")
+    records = read_records(layout.ledger)
+    assert len(records) == newest.step + 2
+    ledger.check_chain(records)
