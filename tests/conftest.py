@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: a real S3 server on this machine, fresh buckets, and one root of each kind."""
 
+import logging
 import os
 import sys
 import uuid
@@ -20,6 +21,7 @@ def s3_server() -> Iterator[str]:
     """Run moto's S3 server on a free port, point this process and its children at it, and yield its URL."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
