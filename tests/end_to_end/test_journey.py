@@ -32,7 +32,7 @@ def test_the_whole_journey_on_s3(folder: Path, s3_bucket: str) -> None:
     assert (newest.step, newest.attempt, newest.world_size) == (16, 2, 2)
     checkpoint.verify(layout.checkpoint(16))
     found = orjson.loads(run("evaluate", config, "--json"))
-    before, after = (found[when]["perplexity"][-1]["perplexity"] for when in ("before", "after"))
+    before, after = (found[when]["perplexities"][-1]["perplexity"] for when in ("before", "after"))
     assert after < before
     exported = storage.join(root, "exported")
     assert run("export", config, exported).strip() == exported
