@@ -7,7 +7,7 @@ import multiprocessing as mp
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -129,4 +129,4 @@ def _main(rank: int, world_size: int, rendezvous: Path, results: Any, target: An
 def _train(worker: Any, job: Any) -> int:
     from scaletrain.train.loop import train as run
 
-    return run(replace(job), worker, should_stop=lambda: False)
+    return run(job, worker, should_stop=lambda: False)

@@ -104,7 +104,7 @@ def train(
         batches = stack.enter_context(Ahead(read(plan)))  # its start-up hides behind the engine's
         engine = _start_engine(job, plan)
         if newest is not None:
-            position = state.load(engine, checkpoint.open_checkpoint(job.run.checkpoint(newest.step)))
+            position = state.load(engine, checkpoint.Checkpoint(job.run.checkpoint(newest.step), newest))
         records = _open_records(stack, job, worker, on_lines)
         profiler = _open_debug_tools(stack, job, worker, engine, position.step)
         flops_per_token = _flops_per_token(engine, index.seq_len)

@@ -192,10 +192,8 @@ def _flat_partition(engine: Any, name: str, parameter: Any) -> Fragment | None:
     if mapping is None:
         return None
     flat = _masters(engine)[mapping.param_group_index]
-    state = _torch_optimizer(engine).state[flat]
     start, length = mapping.hp_fragment_address.start, mapping.hp_fragment_address.numel
-    tensors = {MASTER: flat.data, **{moment: state[moment] for moment in MOMENTS}}
-    views = {kind: tensor.narrow(0, start, length) for kind, tensor in tensors.items()}
+    views = _views(engine, flat, start, length)
     return Fragment(name, tuple(parameter.shape), mapping.lp_fragment_address.start, length, views)
 
 
@@ -207,11 +205,15 @@ def _parameter_partition(engine: Any, name: str, parameter: Any) -> Fragment | N
     length = min(part, parameter.ds_numel - offset)
     if length <= 0:
         return None
-    flat = optimizer.fp32_partitioned_groups_flat[group]
+    views = _views(engine, optimizer.fp32_partitioned_groups_flat[group], start, length)
+    return Fragment(name, tuple(parameter.ds_shape), offset, length, views)
+
+
+def _views(engine: Any, flat: torch.Tensor, start: int, length: int) -> dict[str, torch.Tensor]:
+    """A range of a flat partition's masters and moments, without copying."""
     state = _torch_optimizer(engine).state[flat]
     tensors = {MASTER: flat.data, **{moment: state[moment] for moment in MOMENTS}}
-    views = {kind: tensor.narrow(0, start, length) for kind, tensor in tensors.items()}
-    return Fragment(name, tuple(parameter.ds_shape), offset, length, views)
+    return {kind: tensor.narrow(0, start, length) for kind, tensor in tensors.items()}
 
 
 def _masters(engine: Any) -> list[torch.Tensor]:
