@@ -1,0 +1,29 @@
+"""Checkpoints: what a committed one is, which is the newest, and how its slices are written and read.
+
+A checkpoint is a folder, `checkpoints/step-00000100/`. Every rank writes one safetensors file of the fp32 slices it
+holds; `manifest.json` is written last, by one rank, and makes the folder a checkpoint: it lists every file with its
+size and the checksum of each 8 MiB chunk, and carries a hash of itself. Readers trust nothing else. Since slices are
+addressed by parameter and offset, any number of workers and any ZeRO stage reads just the ranges it needs; no file is
+ever unpickled.
+"""
+
+from scaletrain.checkpoint.commits import check_sizes, commit, latest, prune, verify
+from scaletrain.checkpoint.manifest import MANIFEST, FileRecord, Manifest, load_manifest
+from scaletrain.checkpoint.reader import Checkpoint, open_checkpoint
+from scaletrain.checkpoint.shard_file import Slice, write_shard
+
+__all__ = [
+    "MANIFEST",
+    "Checkpoint",
+    "FileRecord",
+    "Manifest",
+    "Slice",
+    "check_sizes",
+    "commit",
+    "latest",
+    "load_manifest",
+    "open_checkpoint",
+    "prune",
+    "verify",
+    "write_shard",
+]

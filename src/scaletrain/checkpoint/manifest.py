@@ -1,0 +1,93 @@
+"""The manifest: the statement, written last and hashed, that makes a folder a checkpoint."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import orjson
+
+from scaletrain import storage
+from scaletrain.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of a checkpoint, as its manifest lists it.
+
+    `checksum` is the xxh3-128 of the whole file, `chunks` the xxh3-64 of each 8 MiB; `header_bytes` is the length of
+    the safetensors header (with its 8-byte length field) and `header_checksum` its xxh3-64, so that a reader learns
+    what the file holds without fetching a chunk.
+    """
+
+    name: str
+    size_bytes: int
+    checksum: str
+    chunks: tuple[str, ...]
+    header_bytes: int
+    header_checksum: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The statement that makes a folder a checkpoint.
+
+    `attempt` is the fencing token of the attempt that wrote it, `parent_step` the step that attempt resumed from or
+    saved before (None at first), `ledger_hash` the hash of the ledger's line for `step`, `parameters` the shape of
+    every trainable parameter, `scalars` the optimizer step and counters that are not tensors.
+    """
+
+    step: int
+    samples_seen: int
+    attempt: int
+    world_size: int
+    zero_stage: int
+    precision: str
+    model_url: str
+    ledger_hash: str
+    parent_step: int | None
+    created: str
+    parameters: Mapping[str, tuple[int, ...]]
+    scalars: Mapping[str, float]
+    files: tuple[FileRecord, ...]
+    version: int = FORMAT_VERSION
+    manifest_hash: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+
+def load_manifest(checkpoint_url: str) -> Manifest:
+    """Read a manifest and verify its own hash.
+
+    Raises NotFoundError where nothing was committed, CheckpointError where the manifest is damaged or from a newer
+    version of scaletrain.
+    """
+    url = storage.join(checkpoint_url, MANIFEST)
+    try:
+        raw: dict[str, Any] = orjson.loads(storage.read_bytes(url))
+        version = raw["version"]
+        if version > FORMAT_VERSION:
+            raise CheckpointError(f"{url} has format version {version}; this scaletrain reads up to {FORMAT_VERSION}")
+        raw["files"] = tuple(FileRecord(**{**file, "chunks": tuple(file["chunks"])}) for file in raw["files"])
+        raw["parameters"] = {name: tuple(shape) for name, shape in raw["parameters"].items()}
+        manifest = Manifest(**raw)
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as exc:
+        raise CheckpointError(f"{url} is not a manifest ({exc})") from exc
+    if manifest.manifest_hash != _hash(manifest):
+        raise CheckpointError(f"{url} does not match its own hash: it was changed or damaged after it was committed")
+    return manifest
+
+
+def seal(manifest: Manifest) -> Manifest:
+    """Return the manifest with its own hash."""
+    return replace(manifest, manifest_hash=_hash(manifest))
+
+
+def _hash(manifest: Manifest) -> str:
+    body = asdict(replace(manifest, manifest_hash=""))
+    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()

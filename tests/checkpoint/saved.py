@@ -1,0 +1,40 @@
+"""A small committed checkpoint of two parameters, written by any number of ranks."""
+
+import numpy as np
+
+from scaletrain import checkpoint
+from scaletrain.checkpoint import Manifest, Slice
+from scaletrain.layout import RunLayout
+
+SHAPES = {"embed": (40, 10), "norm": (7,)}
+VALUES = {name: np.arange(np.prod(shape), dtype=np.float32) + 0.5 for name, shape in SHAPES.items()}
+
+
+def save(run: RunLayout, step: int, *, world_size: int = 2, parent: int | None = None) -> Manifest:
+    """Commit a checkpoint of two parameters, dealt in even shares to `world_size` writers."""
+    url = run.checkpoint(step)
+    records = []
+    for rank in range(world_size):
+        slices = []
+        for name, values in VALUES.items():
+            start, stop = rank * len(values) // world_size, (rank + 1) * len(values) // world_size
+            slices += [
+                Slice(kind, name, start, sign * values[start:stop]) for kind, sign in (("fp32", 1), ("exp_avg", -1))
+            ]
+        records.append(checkpoint.write_shard(url, f"rank-{rank:05d}.safetensors", slices))
+    manifest = Manifest(
+        step=step,
+        samples_seen=step * 8,
+        attempt=1,
+        world_size=world_size,
+        zero_stage=2,
+        precision="fp32",
+        model_url="bucket/models/tiny",
+        ledger_hash="0" * 64,
+        parent_step=parent,
+        created="2026-01-01T00:00:00+00:00",
+        parameters=SHAPES,
+        scalars={"optimizer_step": step},
+        files=tuple(records),
+    )
+    return checkpoint.commit(url, manifest)
