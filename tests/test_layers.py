@@ -37,6 +37,7 @@ LAYERS = {
     "scaletrain.train": 3,
     "scaletrain.runs": 4,
     "scaletrain.cli": 5,
+    "scaletrain.command": 5,
     "scaletrain.__main__": 5,
 }
 APART = ("scaletrain.evaluate", "scaletrain.serve", "scaletrain.train")

@@ -4,19 +4,24 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 the run f
 130 interrupted (the state was saved first).
 """
 
-import functools
-import os
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated
 
 import typer
 
 from scaletrain import __version__
-from scaletrain.errors import ConfigError, ScaletrainError
-
-P = ParamSpec("P")
+from scaletrain.command import (
+    ConfigFile,
+    Json,
+    Overrides,
+    Root,
+    RunName,
+    find_run_of,
+    is_config_file,
+    load_config_file,
+    print_result,
+    reported,
+)
+from scaletrain.errors import ConfigError
 
 app = typer.Typer(
     name="scaletrain",
@@ -28,52 +33,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file; a path or any fsspec URL")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="fields to change, as train.steps=200")
-]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="a run's name, URL or folder, or its CONFIG file")]
-Root = Annotated[str, typer.Option("--root", help="the storage root that a run's name belongs to")]
-Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
-
 
 def main() -> None:
     """Entry point of the `scaletrain` command."""
     app()
-
-
-def _reported(command: Callable[P, None]) -> Callable[P, None]:
-    """End a command with the message and exit code of a ScaletrainError instead of a traceback."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        from scaletrain.log import setup_logging
-
-        setup_logging()
-        if not Path("/dev/nvidiactl").exists():
-            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed says on stdout that it found no GPU
-        os.environ.setdefault("TQDM_DISABLE", "1")  # progress is shown by scaletrain itself
-        try:
-            command(*args, **kwargs)
-        except ScaletrainError as error:
-            _print_error(error)
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            raise typer.Exit(130) from None
-
-    return run
-
-
-def _print_error(error: ScaletrainError) -> None:
-    if isinstance(error, ConfigError) and len(error.problems) > 1:
-        print(f"{len(error.problems)} problems:", file=sys.stderr)
-        for problem in error.problems:
-            print(f"  - {problem}", file=sys.stderr)
-    elif error.exit_code == 130:
-        print(error, file=sys.stderr)
-    else:
-        print(f"error: {error}", file=sys.stderr)
 
 
 @app.callback(invoke_without_command=True)
@@ -86,7 +49,7 @@ def _options(
 
 
 @app.command()
-@_reported
+@reported
 def prepare(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -96,13 +59,13 @@ def prepare(
     from scaletrain import storage
     from scaletrain.data.prepare import prepare as prepare_data
 
-    loaded = _load(config, overrides)
+    loaded = load_config_file(config, overrides)
     storage.configure(loaded.storage.root, loaded.storage.options)
     print(prepare_data(loaded, use_ray=not local).dataset_url)
 
 
 @app.command()
-@_reported
+@reported
 def train(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -113,12 +76,12 @@ def train(
     """Fine-tune; prepares what is missing. The same command goes on where the last one ended."""
     from scaletrain.train.trainer import train as train_run
 
-    summary = train_run(_load(config, overrides), local=local)
+    summary = train_run(load_config_file(config, overrides), local=local)
     print(f"{summary.run_url} is at step {summary.step} of {summary.total_steps}")
 
 
 @app.command()
-@_reported
+@reported
 def evaluate(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -132,16 +95,16 @@ def evaluate(
 
     if only not in (None, "base", "trained"):
         raise ConfigError(f"--only={only}: give base or trained")
-    loaded = _load(config, overrides)
+    loaded = load_config_file(config, overrides)
     storage.configure(loaded.storage.root, loaded.storage.options)
     device = devices.resolve_device(loaded.train.device, gpus=devices.count_local_gpus())
     precision = devices.resolve_precision(loaded.train.precision, device)
     found = evaluate_run(loaded, device=device, precision=precision, step=step, only=only)  # type: ignore[arg-type]
-    _print_result(found.record(), as_json=as_json, display=found.display)
+    print_result(found.record(), as_json=as_json, display=found.display)
 
 
 @app.command()
-@_reported
+@reported
 def export(
     run: RunName,
     dest: Annotated[str, typer.Argument(metavar="DEST", help="a folder or any fsspec URL")],
@@ -154,11 +117,11 @@ def export(
 
     if dtype not in ("auto", "fp32", "bf16"):
         raise ConfigError(f"--dtype={dtype}: give auto, fp32 or bf16")
-    print(export_run(_find_run(run, root), dest, step=step, dtype=dtype))  # type: ignore[arg-type]
+    print(export_run(find_run_of(run, root), dest, step=step, dtype=dtype))  # type: ignore[arg-type]
 
 
 @app.command()
-@_reported
+@reported
 def chat(
     model: Annotated[
         str,
@@ -190,22 +153,22 @@ def chat(
         max_new_tokens=max_new_tokens,
         seed=seed,
     )
-    name = _find_run(model, root).url if _is_config_file(model) else model
+    name = find_run_of(model, root).url if is_config_file(model) else model
     folder = resolve_model(name, root=root)
     start_chat(folder, sampling=sampling, system_prompt=system, prompt=prompt, device=device)  # type: ignore[arg-type]
 
 
 @app.command()
-@_reported
+@reported
 def config(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print the resolved configuration, or every problem in it."""
     from scaletrain.config_file import dump_config
 
-    print(dump_config(_load(config, overrides)), end="")
+    print(dump_config(load_config_file(config, overrides)), end="")
 
 
 @app.command()
-@_reported
+@reported
 def doctor(
     config: Annotated[
         str | None, typer.Argument(metavar="[CONFIG]", help="a YAML file, whose bucket is tried as well")
@@ -220,7 +183,7 @@ def doctor(
     if config is None:
         findings = diagnose(None, {})
     else:
-        section = _load(config, overrides).storage
+        section = load_config_file(config, overrides).storage
         findings = diagnose(section.root, section.options)
     Console().print(render(findings))
     if any(finding.status == "fail" for finding in findings):
@@ -228,7 +191,7 @@ def doctor(
 
 
 @app.command()
-@_reported
+@reported
 def runs(
     root: Annotated[
         str, typer.Argument(metavar="[ROOT]", help="the storage root, as s3://my-bucket/scaletrain")
@@ -239,48 +202,14 @@ def runs(
     from scaletrain.runs import list_runs, runs_table
 
     found = list_runs(root)
-    _print_result([run.record() for run in found], as_json=as_json, display=lambda: runs_table(found))
+    print_result([run.record() for run in found], as_json=as_json, display=lambda: runs_table(found))
 
 
 @app.command()
-@_reported
+@reported
 def show(run: RunName, root: Root = "bucket", as_json: Json = False) -> None:
     """Show one run: how far it is, its last metrics, its checkpoints."""
     from scaletrain.runs import read_run, run_display
 
-    found = read_run(_find_run(run, root))
-    _print_result(found.record(), as_json=as_json, display=lambda: run_display(found))
-
-
-def _find_run(name: str, root: str) -> Any:
-    """The run that a name, a URL or a configuration file stands for."""
-    from scaletrain import storage
-    from scaletrain.layout import RunLayout
-    from scaletrain.runs import find_run
-
-    if not _is_config_file(name):
-        return find_run(name, root=root)
-    loaded = _load(name, None)
-    storage.configure(loaded.storage.root, loaded.storage.options)
-    return RunLayout(loaded.storage.root, loaded.name)
-
-
-def _is_config_file(name: str) -> bool:
-    return name.endswith((".yaml", ".yml"))
-
-
-def _print_result(record: Any, *, as_json: bool, display: Callable[[], Any]) -> None:
-    if as_json:
-        import orjson
-
-        print(orjson.dumps(record, option=orjson.OPT_INDENT_2).decode())
-        return
-    from rich.console import Console
-
-    Console().print(display())
-
-
-def _load(path: str, overrides: list[str] | None) -> Any:
-    from scaletrain.config_file import load_config
-
-    return load_config(path, overrides or [])
+    found = read_run(find_run_of(run, root))
+    print_result(found.record(), as_json=as_json, display=lambda: run_display(found))
