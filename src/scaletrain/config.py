@@ -82,10 +82,10 @@ class StorageSection(Section):
 class ModelSize(Section):
     """The shape of a model that is trained from nothing (a Llama decoder)."""
 
-    vocab_size: Count = 2048
-    hidden_size: Count = 128
-    num_layers: Count = 2
-    num_heads: Count = 4
+    vocab_size: Count = Field(2048, description="tokens of the tokenizer that is trained on the corpora")
+    hidden_size: Count = Field(128, description="width of the residual stream")
+    num_layers: Count = Field(2, description="decoder layers")
+    num_heads: Count = Field(4, description="attention heads; must divide hidden_size")
     num_kv_heads: Count | None = Field(None, description="grouped-query attention; num_heads by default")
     intermediate_size: Count | None = Field(None, description="8/3 of hidden_size by default, rounded up to 32")
 
@@ -113,9 +113,9 @@ def _modules_kind(value: object) -> str:
 class LoraSection(Section):
     """Low-rank adapters instead of full fine-tuning (Hu et al. 2021, arXiv:2106.09685)."""
 
-    rank: Count = 16
-    alpha: Positive = 32.0
-    dropout: Fraction = 0.0
+    rank: Count = Field(16, description="inner dimension of the adapters: more learns more, and costs more")
+    alpha: Positive = Field(32.0, description="the adapters are scaled by alpha / rank")
+    dropout: Fraction = Field(0.0, description="on the adapters' input, in training")
     target_modules: Annotated[
         Annotated[tuple[str, ...], Tag("<list>")] | Annotated[Literal["all-linear"], Tag("<name>")],
         Discriminator(_modules_kind),
@@ -125,13 +125,13 @@ class LoraSection(Section):
 class ModelSection(Section):
     """The model that training starts from."""
 
-    init: Literal["pretrained", "random"] = "pretrained"
+    init: Literal["pretrained", "random"] = Field("pretrained", description="random: from nothing, with size")
     source: str | None = Field(None, description="a folder, an fsspec URL, a GGUF file or a Hugging Face id")
     revision: str | None = Field(None, description="of a Hugging Face id: branch, tag or commit")
     size: ModelSize | None = Field(None, description="with init: random")
-    lora: LoraSection | None = None
+    lora: LoraSection | None = Field(None, description="train adapters instead of all weights; {} for the defaults")
     attention: Literal["auto", "sdpa", "flex"] = Field("auto", description="auto: flex on CUDA, SDPA on CPU")
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(False, description="less memory, for about a third more computing")
 
     def rules(self) -> Iterator[tuple[str, str]]:
         if self.init == "pretrained":
@@ -167,7 +167,7 @@ class DataSection(Section):
     """Which conversations, how they are cleaned, and how they become rows of tokens."""
 
     corpora: tuple[Corpus, ...] = Field(min_length=1, description="a list of {format, source}")
-    seq_len: Annotated[Int, Field(ge=16)] = 1024
+    seq_len: Annotated[Int, Field(ge=16)] = Field(1024, description="tokens in a packed row")
     validation: Annotated[Float, Field(ge=0, le=0.5)] = Field(0.02, description="share of conversations held out")
     cleaning: tuple[str, ...] = Field(
         ("fix_unicode", "drop_empty_turns", "merge_turns", "check_length"),
@@ -191,19 +191,21 @@ class TrainSection(Section):
     """The optimisation: how long, how fast, in what precision and on what device."""
 
     steps: Count | None = Field(None, description="give steps or epochs")
-    epochs: Positive | None = None
+    epochs: Positive | None = Field(None, description="passes over the training rows; 0.5 is legal")
     global_batch_size: Count = Field(64, description="packed rows a step, at any number of workers")
     micro_batch_size: Count = Field(4, description="packed rows a worker holds at once")
-    learning_rate: Positive = 2e-5
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    warmup_steps: Number = 0
-    min_learning_rate_ratio: Annotated[Float, Field(ge=0, le=1)] = 0.0
-    weight_decay: Annotated[Float, Field(ge=0)] = 0.0
+    learning_rate: Positive = Field(2e-5, description="at its peak, after the warm-up")
+    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how it falls after the warm-up")
+    warmup_steps: Number = Field(0, description="steps in which the learning rate rises from 0")
+    min_learning_rate_ratio: Annotated[Float, Field(ge=0, le=1)] = Field(
+        0.0, description="where the schedule ends, as a share of learning_rate"
+    )
+    weight_decay: Annotated[Float, Field(ge=0)] = Field(0.0, description="AdamW's, on matrices only")
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
-    eps: Positive = 1e-8
+    eps: Positive = Field(1e-8, description="AdamW's")
     max_grad_norm: Annotated[Float, Field(ge=0)] = Field(1.0, description="0: no clipping")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on CPU")
-    device: Literal["auto", "cuda", "cpu"] = "auto"
+    device: Literal["auto", "cuda", "cpu"] = Field("auto", description="cuda without a GPU is an error")
     deterministic: bool = Field(False, description="same machine and worker count: the same bits")
     evaluate_every_steps: Number = Field(0, description="validation perplexity during training; 0: never")
     evaluate_rows: Count = Field(256, description="validation rows to use for it, at most")
@@ -225,9 +227,11 @@ class TrainSection(Section):
 class ZeroSection(Section):
     """DeepSpeed ZeRO: what is partitioned over the workers (Rajbhandari et al. 2020, arXiv:1910.02054)."""
 
-    stage: Annotated[Literal[0, 1, 2, 3], BeforeValidator(_refuse_booleans)] = 2
-    offload_optimizer: Literal["none", "cpu"] = "none"
-    offload_parameters: Literal["none", "cpu"] = "none"
+    stage: Annotated[Literal[0, 1, 2, 3], BeforeValidator(_refuse_booleans)] = Field(
+        2, description="0: nothing, 1: optimizer state, 2: gradients too, 3: parameters too"
+    )
+    offload_optimizer: Literal["none", "cpu"] = Field("none", description="cpu: optimizer state in host memory")
+    offload_parameters: Literal["none", "cpu"] = Field("none", description="cpu: parameters in host memory")
 
     def rules(self) -> Iterator[tuple[str, str]]:
         if self.offload_optimizer != "none" and self.stage == 0:
@@ -239,8 +243,8 @@ class ZeroSection(Section):
 class CheckpointSection(Section):
     """When the state is committed to the bucket, and how many commits are kept."""
 
-    every_steps: Count = 100
-    keep: Count = 3
+    every_steps: Count = Field(100, description="steps between two commits; the last step is committed too")
+    keep: Count = Field(3, description="older commits are removed")
 
 
 class WorkerRange(Section):
@@ -267,27 +271,30 @@ class ScalingSection(Section):
     gpus_per_worker: Annotated[Int, Field(ge=0, le=1)] | None = Field(
         None, description="by default 1 on CUDA, 0 on CPU"
     )
-    cpus_per_worker: Positive = 1.0
+    cpus_per_worker: Positive = Field(1.0, description="logical CPUs of the cluster that a worker takes")
 
 
 class EvaluateSection(Section):
     """What `scaletrain evaluate` measures."""
 
-    micro_batch_size: Count = 4
+    micro_batch_size: Count = Field(4, description="packed rows at once")
     max_rows: Count | None = Field(None, description="validation rows to use; all by default")
-    prompts: tuple[str, ...] = (
-        "Hello! How are you today?",
-        "What do you like to do at the weekend?",
-        "I had a terrible day at work.",
-        "Can you recommend a good film?",
+    prompts: tuple[str, ...] = Field(
+        (
+            "Hello! How are you today?",
+            "What do you like to do at the weekend?",
+            "I had a terrible day at work.",
+            "Can you recommend a good film?",
+        ),
+        description="answered before and after training, side by side",
     )
-    max_new_tokens: Count = 60
+    max_new_tokens: Count = Field(60, description="the longest sample answer")
 
 
 class TrackSection(Section):
     """Where metrics go besides the run's own metrics files."""
 
-    tensorboard: bool = True
+    tensorboard: bool = Field(True, description="write TensorBoard files into the run's folder")
 
 
 class DebugSection(Section):
@@ -306,16 +313,16 @@ class Config(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         description="a name for the run, of letters, digits and . _ - (it begins with a letter or digit)",
     )
-    seed: Number = 0
+    seed: Number = Field(0, description="of the order of the rows, dropout, and random weights")
     storage: StorageSection = Field(default_factory=StorageSection)  # type: ignore[arg-type]
     model: ModelSection = Field(description="a section with source, or with init: random and size")
     data: DataSection = Field(description="a section with corpora")
     train: TrainSection = Field(description="a section with steps or epochs")
-    zero: ZeroSection = Field(default_factory=ZeroSection)
-    checkpoint: CheckpointSection = Field(default_factory=CheckpointSection)
+    zero: ZeroSection = Field(default_factory=ZeroSection)  # type: ignore[arg-type]
+    checkpoint: CheckpointSection = Field(default_factory=CheckpointSection)  # type: ignore[arg-type]
     scaling: ScalingSection = Field(default_factory=ScalingSection)  # type: ignore[arg-type]
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)  # type: ignore[arg-type]
-    track: TrackSection = Field(default_factory=TrackSection)
+    track: TrackSection = Field(default_factory=TrackSection)  # type: ignore[arg-type]
     debug: DebugSection = Field(default_factory=DebugSection)  # type: ignore[arg-type]
 
     def rules(self) -> Iterator[tuple[str, str]]:
