@@ -3,6 +3,7 @@
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,22 @@ STEPS = 16
 pytestmark = pytest.mark.timeout(900)
 
 
-def wait_for_commit(layout: RunLayout, *, step: int, timeout_s: float = 200) -> None:
-    """Wait until a run has committed a step."""
+def wait_until(condition: Callable[[], bool], *, timeout_s: float = 200) -> None:
+    """Wait until something holds that the command under test brings about."""
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        newest = checkpoint.latest(layout)
-        if newest is not None and newest.step >= step:
-            return
+    while not condition():
+        assert time.monotonic() < deadline, f"did not come about within {timeout_s} s"
         time.sleep(0.1)
-    raise AssertionError(f"step {step} was not committed within {timeout_s} s")
+
+
+def wait_for_commit(layout: RunLayout, *, step: int) -> None:
+    """Wait until a run has committed a step."""
+
+    def is_committed() -> bool:
+        newest = checkpoint.latest(layout)
+        return newest is not None and newest.step >= step
+
+    wait_until(is_committed)
 
 
 def assert_equal_runs(found: RunLayout, expected: RunLayout) -> None:
@@ -65,6 +73,21 @@ def test_sigkill_to_every_process_loses_nothing(bucket: Path, undisturbed: RunLa
     process.communicate()
     run("train", config, "name=killed")
     assert_equal_runs(layout, undisturbed)
+
+
+def test_a_killed_preparation_is_done_anew(bucket: Path, undisturbed: RunLayout, tmp_path: Path) -> None:
+    """Killed at a random moment, the same command ends with the same dataset, byte for byte, and nothing beside it."""
+    config = write_tiny(tmp_path, root=str(tmp_path / "bucket"))
+    process = start("prepare", config)
+    wait_until(lambda: any((tmp_path / "bucket" / "models").glob("*/index.json")))
+    time.sleep(random.Random().uniform(0, 6.0))
+    kill_everything(process.pid)
+    process.communicate()
+    prepared = Path(run("prepare", config).strip())
+    expected = bucket / "data" / prepared.name
+    names = sorted(path.name for path in prepared.iterdir())
+    assert names == sorted(path.name for path in expected.iterdir())
+    assert all((prepared / name).read_bytes() == (expected / name).read_bytes() for name in names)
 
 
 def test_a_killed_worker_is_replaced_and_the_run_goes_on(bucket: Path, undisturbed: RunLayout) -> None:
