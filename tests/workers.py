@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from commands import TINY
 from scaletrain.config import Config
 from scaletrain.config_file import parse_config
 from scaletrain.data.prepare import prepare
@@ -22,19 +23,14 @@ _CONTEXT.set_forkserver_preload(["torch", "deepspeed", "transformers", "peft", "
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 _TIMEOUT_S = 240
 
-CONFIG = """
-name: tiny
-storage: {{root: {root}}}
-model: {{init: random, size: {{vocab_size: 384, hidden_size: 32, num_layers: 2, num_heads: 4}}}}
-data:
-  corpora: [{{format: chatterbot, source: "package:chatterbot_corpus/data/english/*.yml", limit: 200}}]
-  seq_len: 64
-  validation: 0.1
-train: {{steps: 20, global_batch_size: 12, micro_batch_size: 2, learning_rate: 2.0e-3, schedule: linear,
-        warmup_steps: 3, device: cpu, deterministic: true}}
-checkpoint: {{every_steps: 10, keep: 3}}
-track: {{tensorboard: false}}
-"""
+CHANGES = (
+    "train.steps=20",
+    "train.schedule=linear",
+    "train.warmup_steps=3",
+    "checkpoint.every_steps=10",
+    "checkpoint.keep=3",
+    "track.tensorboard=false",
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Prepared:
 def tiny_config(root: str, **overrides: object) -> Config:
     """The tests' configuration; overrides are dotted paths with __ for the dot, as zero__stage=3."""
     changes = [f"{name.replace('__', '.')}={value}" for name, value in overrides.items()]
-    return parse_config(CONFIG.format(root=root), source="tiny.yaml", overrides=changes)
+    return parse_config(TINY.format(root=root), source="tiny.yaml", overrides=[*CHANGES, *changes])
 
 
 def make_prepared(root: Path) -> Prepared:
