@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from saved_checkpoint import save
 from scaletrain import runs, storage
 from scaletrain.errors import NotFoundError
 from scaletrain.layout import RunLayout
-from test_checkpoint import save
 
 
 def make_run(root: Path, name: str, *, steps: tuple[int, ...]) -> RunLayout:

@@ -1,8 +1,8 @@
 """commits: the newest that is whole is the latest, and pruning never removes the one that a resume needs."""
 
 import pytest
-from saved import save
 
+from saved_checkpoint import save
 from scaletrain import checkpoint, storage
 from scaletrain.errors import NotFoundError
 from scaletrain.layout import RunLayout

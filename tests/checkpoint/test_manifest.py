@@ -2,8 +2,8 @@
 
 import orjson
 import pytest
-from saved import save
 
+from saved_checkpoint import save
 from scaletrain import checkpoint, storage
 from scaletrain.errors import CheckpointError
 from scaletrain.layout import RunLayout

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saved import VALUES, save
 
+from saved_checkpoint import VALUES, save
 from scaletrain import checkpoint
 from scaletrain.errors import CheckpointError
 from scaletrain.layout import RunLayout

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from saved import VALUES, save
 
+from saved_checkpoint import VALUES, save
 from scaletrain import checkpoint, storage
 from scaletrain.checkpoint import shard_file
 from scaletrain.errors import CheckpointError
