@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: a real S3 server on this machine, fresh buckets, and one root of each kind."""
+"""Fixtures shared by all tests: real S3 and GCS servers on this machine, fresh buckets, and one root of each kind."""
 
 import logging
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bucket_servers import gcs_process, make_bucket
 from scaletrain import storage
 
 # What a command that sees no GPU sets for itself, and the one ninja for all: another version builds everything anew.
@@ -47,13 +48,32 @@ def s3_bucket(s3_server: str) -> str:
     return f"s3://{name}"
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[str]:
+    """Run fake-gcs-server on a free port, point this process and its children at it, and yield its URL."""
+    with gcs_process() as url, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("STORAGE_EMULATOR_HOST", url)
+        environment.setenv("FSSPEC_GS_TOKEN", "anon")
+        environment.setenv("NO_GCE_CHECK", "true")
+        storage.configure("gs://any", {"token": "anon"})
+        yield url
+
+
+@pytest.fixture
+def gcs_bucket(gcs_server: str) -> str:
+    """Make a bucket for one test and return its URL."""
+    url = f"gs://bucket-{uuid.uuid4().hex[:12]}"
+    make_bucket(url, gcs_server)
+    return url
+
+
+@pytest.fixture(params=["local", "memory", "s3", "gcs"])
 def bucket_root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Return an empty storage root: a local folder, memory, and a bucket of the S3 server, one after the other."""
+    """Return an empty storage root: a local folder, memory, a bucket of S3 and one of GCS, one after the other."""
     if request.param == "local":
         yield str(tmp_path / "bucket")
-    elif request.param == "s3":
-        yield request.getfixturevalue("s3_bucket") + "/root"
+    elif request.param in ("s3", "gcs"):
+        yield request.getfixturevalue(f"{request.param}_bucket") + "/root"
     else:
         root = f"memory://{uuid.uuid4().hex[:12]}"
         yield root

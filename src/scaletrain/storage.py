@@ -1,24 +1,26 @@
 """Every question asked of storage, and every byte put there: a local folder, s3://, gs:// or any other fsspec URL.
 
 A folder exists as long as there is an object below it, as in a bucket; an empty local folder does not count.
-Every write is atomic: a reader sees the old object or the new one, never half. Listings are never cached. Functions
-may be called from any thread, and after a fork. What goes wrong is a NotFoundError, AccessError or StorageError.
+Every write is atomic: a reader sees the old object or the new one, never half. Listings are never cached. A request
+that a bucket did not answer is sent again, for up to some 25 seconds. Functions may be called from any thread, and
+after a fork. What goes wrong is a NotFoundError, AccessError or StorageError.
 """
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from scaletrain import storage_local, storage_remote
 from scaletrain.errors import ConfigError, NotFoundError, StorageError
 from scaletrain.storage_errors import errors_of, without_password
-
-_Item = TypeVar("_Item")
+from scaletrain.storage_parallel import in_parallel
+from scaletrain.storage_remote import open_file_system, protocol_of, store_of
+from scaletrain.storage_retry import retried
+from scaletrain.storage_stream import stream
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def join(url: str, *parts: str) -> str:
 
 def is_local(url: str) -> bool:
     """Say whether a URL is a path on this machine."""
-    return storage_remote.protocol_of(url) == "file"
+    return protocol_of(url) == "file"
 
 
 def local_path(url: str) -> Path:
@@ -66,7 +68,7 @@ def configure(root: str, options: Mapping[str, str | int | float | bool]) -> Non
         if options:
             raise ConfigError(f"storage.options: {root} is a local folder and takes no options; remove them")
         return
-    protocol = storage_remote.protocol_of(root)
+    protocol = protocol_of(root)
     known = storage_remote.known_options(protocol)
     unknown = [name for name in options if name not in known]
     if unknown:
@@ -78,13 +80,21 @@ def configure(root: str, options: Mapping[str, str | int | float | bool]) -> Non
     storage_remote.reconnect(protocol, options)
 
 
+def options_of(url: str) -> dict[str, str | int | float | bool]:
+    """Return the options that this process was configured with for a URL, for `configure` in another process."""
+    return {} if is_local(url) else storage_remote.options_of(protocol_of(url))
+
+
 # --- Questions ----------------------------------------------------------------------------------------------------
 
 
 def exists(url: str) -> bool:
     """Say whether there is an object at a URL, or a folder with an object below it."""
     with errors_of(url):
-        return storage_local.exists(local_path(url)) if is_local(url) else storage_remote.exists(url)
+        if is_local(url):
+            return storage_local.exists(local_path(url))
+        store, name = store_of(url)
+        return store.exists(name)
 
 
 def info(url: str) -> ObjectInfo:
@@ -92,12 +102,16 @@ def info(url: str) -> ObjectInfo:
     with errors_of(url):
         if is_local(url):
             return ObjectInfo(url, *storage_local.size_and_version(local_path(url)))
-        file_system, path = storage_remote.open_file_system(url)
-        return ObjectInfo(url, *storage_remote.size_and_version(file_system.info(path)))
+        store, name = store_of(url)
+        details = store.info(name)
+        return ObjectInfo(url, details.size_bytes, details.version)
 
 
 def list_objects(url: str) -> list[ObjectInfo]:
-    """List all objects below a folder, sorted by URL; a missing folder has none, and an object is its own list."""
+    """List all objects below a folder, sorted by URL; a missing folder has none, and an object is its own list.
+
+    A bucket is asked once for each thousand objects.
+    """
     found = []
     with errors_of(url):
         if is_local(url):
@@ -107,16 +121,23 @@ def list_objects(url: str) -> list[ObjectInfo]:
                     below = join(url, file.relative_to(root).as_posix()) if file != root else url
                     found.append(ObjectInfo(below, *storage_local.size_and_version(file)))
         else:
-            base = storage_remote.open_file_system(url)[1].rstrip("/")
-            for name, details in storage_remote.objects_below(url).items():
-                found.append(ObjectInfo(join(url, name.removeprefix(base)), *storage_remote.size_and_version(details)))
+            store, name = store_of(url)
+            base = name.rstrip("/")
+            for each in store.objects(name):
+                found.append(ObjectInfo(join(url, each.name.removeprefix(base)), each.size_bytes, each.version))
     return sorted(found, key=lambda each: each.url)
 
 
 def list_folders(url: str) -> list[str]:
-    """Return the names of the folders directly below a folder, sorted; a missing folder has none."""
+    """Return the names of the folders directly below a folder, sorted; a missing folder has none.
+
+    A bucket is asked once for each thousand folders and objects directly below.
+    """
     with errors_of(url):
-        return storage_local.folders_in(local_path(url)) if is_local(url) else storage_remote.folders_in(url)
+        if is_local(url):
+            return storage_local.folders_in(local_path(url))
+        store, name = store_of(url)
+        return store.folders(name)
 
 
 def glob(pattern: str) -> list[ObjectInfo]:
@@ -125,14 +146,18 @@ def glob(pattern: str) -> list[ObjectInfo]:
         return list_objects(pattern)
     found: dict[str, ObjectInfo] = {}
     with errors_of(pattern):
-        file_system, path = storage_remote.open_file_system(pattern)
+        file_system, path = open_file_system(pattern)
         shown, fixed = _fixed_folder(pattern), _fixed_folder(path)
-        for name, details in file_system.glob(path, detail=True).items():
+        try:
+            matches = retried(lambda: file_system.glob(path, detail=True))
+        except FileNotFoundError:
+            matches = {}
+        for name, details in matches.items():
             url = shown + name.removeprefix(fixed)
             if is_local(url) or details["type"] == "directory":
                 found |= {each.url: each for each in list_objects(url)}
             elif not name.endswith("/"):
-                found[url] = ObjectInfo(url, *storage_remote.size_and_version(details))
+                found[url] = ObjectInfo(url, *store_of(url)[0].details_of(details))
         if not found:
             exists(shown)  # raises where the bucket is missing
     return [found[url] for url in sorted(found)]
@@ -150,11 +175,12 @@ def _fixed_folder(pattern: str) -> str:
 def read_bytes(url: str, *, start: int = 0, length: int | None = None) -> bytes:
     """Read an object, or `length` bytes from `start`; fewer where the object ends before."""
     with errors_of(url):
-        if not is_local(url):
-            return storage_remote.read(url, start, length)
-        with local_path(url).open("rb") as file:
-            file.seek(start)
-            return file.read(-1 if length is None else length)
+        if is_local(url):
+            with local_path(url).open("rb") as file:
+                file.seek(start)
+                return file.read(-1 if length is None else length)
+        store, name = store_of(url)
+        return store.read(name, start, length)
 
 
 def read_text(url: str) -> str:
@@ -169,7 +195,16 @@ def read_text(url: str) -> str:
 def open_read(url: str) -> AbstractContextManager[BinaryIO]:
     """Open an object for streaming; the file can seek."""
     with errors_of(url):
-        return local_path(url).open("rb") if is_local(url) else storage_remote.open_read(url)
+        if is_local(url):
+            return local_path(url).open("rb")
+        store, name = store_of(url)
+        read, size_bytes = store.reader(name)
+
+    def read_range(start: int, stop: int) -> bytes:
+        with errors_of(url):
+            return read(start, stop)
+
+    return stream(read_range, size_bytes=size_bytes)
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -179,7 +214,8 @@ def write_bytes(url: str, data: bytes) -> None:
             with storage_local.replacing(local_path(url)) as temporary:
                 temporary.write_bytes(data)
         else:
-            storage_remote.write(url, data)
+            store, name = store_of(url)
+            store.write(name, data)
 
 
 def write_text(url: str, text: str) -> None:
@@ -188,9 +224,15 @@ def write_text(url: str, text: str) -> None:
 
 
 def create(url: str, data: bytes) -> bool:
-    """Write an object only where there is none, and say whether it was us; of many callers exactly one is told True."""
+    """Write an object only where there is none, and say whether it was us; of many callers exactly one is told True.
+
+    It is that one too when the answer to its request was lost and it had to ask again.
+    """
     with errors_of(url):
-        return storage_local.create(local_path(url), data) if is_local(url) else storage_remote.create(url, data)
+        if is_local(url):
+            return storage_local.create(local_path(url), data)
+        store, name = store_of(url)
+        return store.create(name, data)
 
 
 def remove(url: str) -> None:
@@ -198,9 +240,9 @@ def remove(url: str) -> None:
     with errors_of(url):
         if is_local(url):
             storage_local.remove(local_path(url))
-            return
-        paths = {storage_remote.open_file_system(url)[1], *storage_remote.objects_below(url)}
-        _in_parallel(lambda path: storage_remote.remove(url, path), sorted(paths), max_workers=16)
+        else:
+            store, name = store_of(url)
+            store.remove(name)
 
 
 # --- Files and folders --------------------------------------------------------------------------------------------
@@ -215,7 +257,8 @@ def upload_file(path: Path, url: str) -> None:
             with storage_local.replacing(local_path(url)) as temporary:
                 shutil.copyfile(path, temporary)
         else:
-            storage_remote.upload(path, url)
+            store, name = store_of(url)
+            store.upload(path, name)
 
 
 def download_file(url: str, path: Path) -> None:
@@ -224,7 +267,8 @@ def download_file(url: str, path: Path) -> None:
         if is_local(url):
             shutil.copyfile(local_path(url), temporary)
         else:
-            storage_remote.download(url, temporary)
+            store, name = store_of(url)
+            store.download(name, temporary)
 
 
 def upload_folder(path: Path, url: str, *, max_workers: int = 8) -> None:
@@ -232,7 +276,7 @@ def upload_folder(path: Path, url: str, *, max_workers: int = 8) -> None:
     if not path.is_dir():
         raise NotFoundError(f"{path}: no such folder to upload to {without_password(url)}")
     names = [each.relative_to(path).as_posix() for each in storage_local.files_below(path)]
-    _in_parallel(lambda name: upload_file(path / name, join(url, name)), sorted(names), max_workers)
+    in_parallel(lambda name: upload_file(path / name, join(url, name)), sorted(names), max_workers=max_workers)
 
 
 def download_folder(url: str, path: Path, *, max_workers: int = 8) -> None:
@@ -246,16 +290,4 @@ def download_folder(url: str, path: Path, *, max_workers: int = 8) -> None:
             raise StorageError(
                 f"{without_password(join(url, name))}: would be written outside {path}; rename the object"
             )
-    _in_parallel(lambda name: download_file(join(url, name), path / name), names, max_workers)
-
-
-def _in_parallel(action: Callable[[_Item], None], items: Iterable[_Item], max_workers: int) -> None:
-    """Run an action on every item in threads; the first error is raised, and what has not begun is left out."""
-    with ThreadPoolExecutor(max_workers, thread_name_prefix="storage") as pool:
-        futures = [pool.submit(action, item) for item in items]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    in_parallel(lambda name: download_file(join(url, name), path / name), names, max_workers=max_workers)

@@ -1,29 +1,43 @@
-"""An object store through fsspec: one connection per process, no caches, and the few things fsspec leaves open.
+"""Which store a URL belongs to, and the connection to it: one a process, with the options it was configured with."""
 
-s3:// and gs:// are what this is for; memory:// serves tests inside one process. Other fsspec protocols work as far as
-their single writes are atomic and they know `mode="create"`; `scaletrain doctor` tries both.
-"""
-
-import errno
 import functools
-import io
+import inspect
 import os
-import threading
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, Protocol
 
 from scaletrain.errors import ConfigError, StorageError
-from scaletrain.storage_errors import errors_of, service_code
+from scaletrain.storage_bucket import BucketStore
+from scaletrain.storage_client import Details
+from scaletrain.storage_fsspec import FsspecStore
+from scaletrain.storage_gcs import GcsClient
+from scaletrain.storage_http import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from scaletrain.storage_s3 import S3Client
+from scaletrain.storage_s3_http import S3Http
+from scaletrain.storage_stream import Reader
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+Options = Mapping[str, str | int | float | bool]
 
 _PACKAGES = {"s3": "pip install 'scaletrain[aws]'", "gs": "pip install 'scaletrain[gcp]'"}
-_STREAM_BLOCK_BYTES = 8 * 2**20
-_CREATE_CONFLICT_ATTEMPTS = 10
-_memory_lock = threading.Lock()
+_MAX_CONNECTIONS = 64
+
+
+class Store(Protocol):
+    """What can be asked of a store, by the names that its objects have in it."""
+
+    def exists(self, name: str) -> bool: ...
+    def info(self, name: str) -> Details: ...
+    def objects(self, name: str) -> list[Details]: ...
+    def folders(self, name: str) -> list[str]: ...
+    def read(self, name: str, start: int, length: int | None) -> bytes: ...
+    def reader(self, name: str) -> tuple[Reader, int]: ...
+    def write(self, name: str, data: bytes) -> None: ...
+    def create(self, name: str, data: bytes) -> bool: ...
+    def remove(self, name: str) -> None: ...
+    def upload(self, source: Path, name: str) -> None: ...
+    def download(self, name: str, target: Path) -> None: ...
+    def details_of(self, entry: Mapping[str, Any]) -> tuple[int, str]: ...
 
 
 def protocol_of(url: str) -> str:
@@ -32,188 +46,85 @@ def protocol_of(url: str) -> str:
     return {"s3a": "s3", "gcs": "gs", "local": "file"}.get(protocol, protocol)
 
 
+def store_of(url: str) -> tuple[Store, str]:
+    """Return the store of a URL, shared by all threads of this process, and the name of the object in it."""
+    file_system, name = open_file_system(url)
+    protocol = protocol_of(url)
+    if protocol == "s3":
+        return BucketStore(S3Client(file_system, _s3_http(os.getpid()))), name
+    if protocol == "gs":
+        return BucketStore(GcsClient(file_system)), name
+    return FsspecStore(file_system, in_memory=protocol == "memory"), name
+
+
 def open_file_system(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL, shared by all threads of this process, and the path in it."""
+    """Return the fsspec file system of a URL and the path in it; its requests are sent once, see `storage_retry`."""
     file_system = _connect(protocol_of(url), os.getpid())
     return file_system, file_system._strip_protocol(url)
 
 
 def known_options(protocol: str) -> set[str]:
     """Return the names of the options that a protocol's file system takes."""
-    import inspect
-
     kinds = _file_system_class(protocol).__mro__
     names = {name for kind in kinds for name in inspect.signature(kind.__init__).parameters}
     return (names | ({"profile"} if protocol == "s3" else set())) - {"self", "args", "kwargs", "storage_options"}
 
 
-def reconnect(protocol: str, options: Mapping[str, str | int | float | bool]) -> None:
+def options_of(protocol: str) -> dict[str, str | int | float | bool]:
+    """Return the options that a protocol was configured with in this process."""
+    import fsspec.config
+
+    return dict(fsspec.config.conf.get(protocol, {}))
+
+
+def reconnect(protocol: str, options: Options) -> None:
     """Let new connections of a protocol use these options (other users of fsspec in this process too)."""
     import fsspec.config
 
     fsspec.config.conf[protocol] = dict(options)
     _connect.cache_clear()
+    _s3_http.cache_clear()
 
 
-def exists(url: str) -> bool:
-    """Say whether there is an object, or a folder with an object; a missing bucket is an error."""
-    file_system, path = open_file_system(url)
-    try:
-        file_system.info(path)
-    except FileNotFoundError as error:
-        if service_code(error) == "NoSuchBucket":
-            raise
-        return False
-    return True
-
-
-def size_and_version(details: Mapping[str, Any]) -> tuple[int, str]:
-    """Return size in bytes and version from what fsspec tells about an object."""
-    if details["type"] == "directory":
-        raise IsADirectoryError(details["name"])
-    version = details.get("generation") or details.get("ETag") or details.get("etag")  # gs; s3; others
-    if version is None:
-        written = next(details[key] for key in ("mtime", "LastModified", "created") if key in details)
-        version = written.timestamp() if hasattr(written, "timestamp") else written
-    return int(details["size"]), str(version)
-
-
-def objects_below(url: str) -> dict[str, dict[str, Any]]:
-    """Return what fsspec tells about every object below a folder (or the object itself), by its path in the store."""
-    file_system, path = open_file_system(url)
-    found = file_system.find(path, detail=True)
-    return {name: each for name, each in found.items() if each["type"] != "directory" and not name.endswith("/")}
-
-
-def folders_in(url: str) -> list[str]:
-    """Return the names of the folders directly below a folder, sorted."""
-    file_system, path = open_file_system(url)
-    try:
-        entries = file_system.ls(path, detail=True)
-    except FileNotFoundError:
-        exists(url)  # raises where the bucket is missing
-        return []
-    return sorted(each["name"].rstrip("/").rpartition("/")[2] for each in entries if each["type"] == "directory")
-
-
-def read(url: str, start: int, length: int | None) -> bytes:
-    """Read an object or a part of it."""
-    file_system, path = open_file_system(url)
-    if start == 0 and length is None:
-        return cast(bytes, file_system.cat_file(path))
-    if length == 0:
-        return b""
-    try:
-        return cast(bytes, file_system.cat_file(path, start=start, end=None if length is None else start + length))
-    except OSError as error:
-        if service_code(error) == "InvalidRange":  # starts at the end, or behind it
-            return b""
-        raise
-
-
-def open_read(url: str) -> AbstractContextManager[BinaryIO]:
-    """Open an object for streaming."""
-    file_system, path = open_file_system(url)
-    if protocol_of(url) == "memory":  # its file object is shared by all readers
-        return io.BytesIO(file_system.cat_file(path))
-    file = file_system.open(path, "rb", block_size=_STREAM_BLOCK_BYTES)
-    return cast(BinaryIO, io.BufferedReader(_RemoteFile(url, file), buffer_size=2**20))
-
-
-def write(url: str, data: bytes) -> None:
-    """Write an object."""
-    file_system, path = open_file_system(url)
-    file_system.pipe_file(path, data)
-
-
-def create(url: str, data: bytes) -> bool:
-    """Write an object where there is none, and say whether it was us.
-
-    S3: PutObject with If-None-Match; GCS: ifGenerationMatch=0.
-    """
-    file_system, path = open_file_system(url)
-    with _memory_lock if protocol_of(url) == "memory" else nullcontext():
-        for _ in range(_CREATE_CONFLICT_ATTEMPTS):
-            try:
-                file_system.pipe_file(path, data, mode="create")
-                return True
-            except OSError as error:
-                if isinstance(error, FileExistsError) or service_code(error) == "PreconditionFailed":
-                    return False
-                # So S3 answers while another creation of the same key is under way; it asks to try again.
-                if service_code(error) != "ConditionalRequestConflict":
-                    raise
-    raise OSError(errno.EBUSY, "others kept creating the same object; try again")
-
-
-def remove(url: str, path: str) -> None:
-    """Remove one object, by its path in the store of `url`."""
-    with suppress(FileNotFoundError):
-        open_file_system(url)[0].rm_file(path)
-
-
-def upload(source: Path, url: str) -> None:
-    """Copy a local file to a URL, in parts where it is big."""
-    file_system, path = open_file_system(url)
-    if protocol_of(url) == "memory":  # its put_file is not atomic
-        file_system.pipe_file(path, source.read_bytes())
-    else:
-        file_system.put_file(str(source), path)
-
-
-def download(url: str, target: Path) -> None:
-    """Copy an object to a local file."""
-    file_system, path = open_file_system(url)
-    file_system.get_file(path, str(target))
-
-
-class _RemoteFile(io.RawIOBase):
-    """A remote file whose failures while reading are raised as ours."""
-
-    def __init__(self, url: str, file: BinaryIO) -> None:
-        self._url = url
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        view = memoryview(buffer).cast("B")
-        with errors_of(self._url):
-            data = self._file.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def readall(self) -> bytes:
-        with errors_of(self._url):
-            return self._file.read()
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+@functools.cache
+def _s3_http(pid: int) -> S3Http:
+    return S3Http(_connect("s3", pid), options_of("s3"))
 
 
 @functools.cache
 def _connect(protocol: str, _pid: int) -> Any:
-    """Make a file system without fsspec's caches; a forked process makes its own, as none survives a fork."""
-    import fsspec
+    """Make a file system without fsspec's caches and repetitions; no connection survives a fork."""
+    kind = _file_system_class(protocol)
+    fresh = {"skip_instance_cache": True, "use_listings_cache": False}
+    if protocol == "s3":
+        once = {
+            "retries": {"total_max_attempts": 1},
+            "max_pool_connections": _MAX_CONNECTIONS,
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
+        }
+        file_system = kind(**fresh, config_kwargs=once)
+        file_system.retries = 1
+        return file_system
+    if protocol == "gs":
+        import aiohttp
 
-    _file_system_class(protocol)
-    return fsspec.filesystem(protocol, skip_instance_cache=True, use_listings_cache=False)
+        once_kind = type(kind.__name__, (kind,), {"_request": inspect.unwrap(kind._request)})
+        file_system = once_kind(**fresh)
+        if file_system.requests_timeout is None:
+            file_system.requests_timeout = aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
+            )
+        return file_system
+    return kind(**fresh)
 
 
 def _file_system_class(protocol: str) -> Any:
     import fsspec
 
+    # gcsfs would ask each bucket first whether it is one of the hierarchical kind, which takes a minute to time out
+    # where nobody knows the question.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
         return fsspec.get_filesystem_class(protocol)
     except ValueError as error:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaletrain import storage, storage_remote
+from scaletrain import storage
 from scaletrain.data.batches import ReadPlan, Run, read_run
 from scaletrain.data.rows import Samples
 from scaletrain.errors import ClusterError, ScaletrainError
@@ -50,7 +50,7 @@ def read_runs(plan: ReadPlan, runs: Sequence[Run]) -> Generator[tuple[Run, Sampl
     if not runs:
         return
     _quieten_ray_data()
-    task_input = ray.put(_TaskInput(plan, _storage_options(plan.dataset_url)))
+    task_input = ray.put(_TaskInput(plan, storage.options_of(plan.dataset_url)))
     try:
         with closing(_blocks(task_input, plan, runs)) as blocks:
             for run, block in zip(runs, blocks, strict=True):
@@ -178,13 +178,6 @@ def _read_block(task_input: "ObjectRef[_TaskInput]", run: Run) -> list["pa.Table
 @lru_cache(maxsize=1)
 def _configure_storage(url: str, options: tuple[tuple[str, str | int | float | bool], ...]) -> None:
     storage.configure(url, dict(options))
-
-
-def _storage_options(url: str) -> Mapping[str, str | int | float | bool]:
-    """Return the options that storage was configured with in this process."""
-    import fsspec.config
-
-    return dict(fsspec.config.conf.get(storage_remote.protocol_of(url), {}))
 
 
 def _table_from(samples: Samples) -> "pa.Table":

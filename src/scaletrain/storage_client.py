@@ -1,0 +1,106 @@
+"""What storage asks of an object store: a few requests, each of which is answered whole or fails.
+
+A name is the object's path in its store and begins with the bucket: `bucket/runs/a/config.yaml`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+MARK = "scaletrain-mark"  # the metadata that tells the writer of an object whether it was its own request that made it
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Details:
+    """One object as its store describes it; a listing does not tell the mark."""
+
+    name: str
+    size_bytes: int
+    version: str
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a listing; `after` asks for the next one, and is None on the last."""
+
+    objects: tuple[Details, ...]
+    folders: tuple[str, ...]
+    after: str | None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some bytes of an object; `object_size_bytes` is None where the store did not tell it with them."""
+
+    data: bytes
+    object_size_bytes: int | None
+    version: str
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An upload in parts that has been started; `id` is the store's own name of it."""
+
+    name: str
+    id: str
+    size_bytes: int
+    mark: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of an upload; they count from 1."""
+
+    number: int
+    start: int
+    data: bytes
+
+
+class Client(Protocol):
+    """The requests of one kind of store. None of them is repeated here: `storage_retry` does that."""
+
+    @property
+    def largest_put_bytes(self) -> int:
+        """The most that goes up in one request; more than that goes in parts."""
+
+    @property
+    def parallel_parts(self) -> int:
+        """How many parts of one upload may be under way at a time."""
+
+    def part_bytes(self, object_size_bytes: int) -> int:
+        """The size of all parts of an upload but the last."""
+
+    def head(self, name: str) -> Details | None:
+        """Describe an object; None where there is none, and also where there is no bucket."""
+
+    def page(self, folder: str, *, deep: bool, limit: int, after: str | None) -> Page:
+        """List what is below a folder: all objects, or only those directly in it and the names of its folders."""
+
+    def get(self, name: str, start: int, stop: int, *, version: str | None) -> Piece:
+        """Read the bytes from `start` up to `stop`, fewer at the end of the object; of one version if it is given."""
+
+    def put(self, name: str, data: bytes, *, mark: str, only_if_absent: bool) -> None:
+        """Write an object; FileExistsError where there is one and it should not be replaced."""
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Remove up to a thousand objects of one bucket; missing ones are fine."""
+
+    def begin(self, name: str, *, size_bytes: int, mark: str) -> Upload:
+        """Start an upload in parts of an object of so many bytes."""
+
+    def put_part(self, upload: Upload, part: Part) -> str:
+        """Send one part, and return the receipt for it; it may be sent again where the answer was lost."""
+
+    def finish(self, upload: Upload, *, receipts: Sequence[str]) -> None:
+        """Make the object of its parts; also right where an earlier attempt at it went through unnoticed."""
+
+    def abort(self, upload: Upload) -> None:
+        """Drop an upload and the parts that were sent."""
+
+
+def piece_of(data: bytes, content_range: str | None, version: str) -> Piece:
+    """Read the size of the whole object from a header as `bytes 0-99/1234`."""
+    total = (content_range or "").rpartition("/")[2]
+    return Piece(data, int(total) if total.isdigit() else None, version)

@@ -1,0 +1,111 @@
+"""storage in a local folder: what a disk does that a bucket does not, and a bucket's promises kept all the same."""
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from scaletrain import storage
+from scaletrain.errors import AccessError, StorageError
+from scaletrain.storage_errors import errors_of
+
+
+def test_a_local_reader_sees_the_old_or_the_new(tmp_path: Path) -> None:
+    """While an object is replaced again and again, every read sees one of the versions whole."""
+    url = str(tmp_path / "object")
+    storage.write_bytes(url, b"0" * 100_000)
+    done = threading.Event()
+
+    def replace() -> None:
+        for digit in b"123456789" * 3:
+            storage.write_bytes(url, bytes([digit]) * 100_000)
+        done.set()
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    while not done.is_set():
+        data = storage.read_bytes(url)
+        assert len(data) == 100_000 and len(set(data)) == 1
+    writer.join()
+
+
+def test_a_file_that_is_being_written_is_not_listed(tmp_path: Path) -> None:
+    """What a killed writer leaves behind is no object: it is in no listing, and does not make a folder exist."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / ".0123.partial").write_bytes(b"half")
+    assert storage.list_objects(str(tmp_path)) == []
+    assert storage.glob(str(tmp_path / "runs/*")) == []
+    assert storage.glob(str(tmp_path / "runs/.*")) == []
+    assert storage.list_folders(str(tmp_path)) == []
+    assert not storage.exists(str(tmp_path / "runs"))
+
+
+def test_a_write_that_fails_leaves_the_old_object_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the disk is full, the error says so, the old object is whole and no temporary file stays."""
+    url = str(tmp_path / "object")
+    storage.write_bytes(url, b"old")
+
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:1])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match=r"object: the disk of this machine is full; free some space"):
+        storage.write_bytes(url, b"new")
+    monkeypatch.undo()
+    assert storage.read_bytes(url) == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["object"]
+
+
+def test_a_really_full_disk_is_reported() -> None:
+    """Writing to a device that is always full is a StorageError that names the cause."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(StorageError, match="the disk of this machine is full"), errors_of("/dev/full"):
+        Path("/dev/full").write_bytes(b"x")
+
+
+def test_new_files_follow_the_umask(tmp_path: Path) -> None:
+    """Others may read what the umask lets them read: an object is not private to its writer."""
+    storage.write_bytes(str(tmp_path / "written"), b"x")
+    storage.create(str(tmp_path / "created"), b"x")
+    (tmp_path / "plain").write_bytes(b"x")
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes["written"] == modes["created"] == modes["plain"]
+
+
+def test_removing_a_link_spares_what_it_points_to(tmp_path: Path) -> None:
+    """A symbolic link is removed as a link."""
+    storage.write_bytes(str(tmp_path / "data/x"), b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    storage.remove(str(tmp_path / "link"))
+    assert storage.exists(str(tmp_path / "data/x")) and not (tmp_path / "link").exists()
+
+
+def test_a_path_through_a_file_says_so(tmp_path: Path) -> None:
+    """A folder that is asked for below a file is our error."""
+    storage.write_bytes(str(tmp_path / "file"), b"x")
+    with pytest.raises(StorageError, match="part of the path is a file"):
+        storage.write_bytes(str(tmp_path / "file/below"), b"x")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_an_access_error(tmp_path: Path) -> None:
+    """A folder without write permission is an AccessError that says what to check."""
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(AccessError, match=r"permission denied .*check the owner and mode"):
+        storage.write_bytes(str(tmp_path / "closed/x"), b"x")
+
+
+def test_relative_patterns_stay_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative glob gives relative names, and a file URL gives file URLs."""
+    monkeypatch.chdir(tmp_path)
+    storage.write_bytes("raw/a.json", b"x")
+    assert [each.url for each in storage.glob("raw/*.json")] == ["raw/a.json"]
+    assert [each.url for each in storage.glob("*/a.json")] == ["raw/a.json"]
+    assert [each.url for each in storage.glob(f"file://{tmp_path}/raw/*")] == [f"file://{tmp_path}/raw/a.json"]
