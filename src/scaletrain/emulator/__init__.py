@@ -1,0 +1,1 @@
+"""Clouds emulated on one Linux machine: real `ray up`, real SSH, no account; needs root."""
