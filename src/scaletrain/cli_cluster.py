@@ -1,0 +1,210 @@
+"""`scaletrain cluster ...`: the cloud account and the cluster file, before and after `ray up`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scaletrain.command import Json, load_config_file, print_result, reported
+from scaletrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from scaletrain.cluster.aws_account import Account
+    from scaletrain.cluster.aws_plan import Step
+
+cluster_app = typer.Typer(
+    name="cluster",
+    help="Prepare a cloud account and a cluster file for `ray up`, check both, and leave nothing behind.\n\n"
+    "First `init`, then `check`, then `ray up FILE`; jobs go there by `scaletrain submit`.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+init_app = typer.Typer(
+    name="init",
+    help="Make what a cluster file needs and fill its lines marked `# init:`; the plan is shown first.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+cluster_app.add_typer(init_app)
+
+ClusterPath = Annotated[Path, typer.Argument(metavar="FILE", help="a Ray cluster file, as cluster/aws.yaml")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+
+
+@init_app.command("aws")
+@reported
+def init_aws(
+    file: Annotated[Path, typer.Option("--file", help="the cluster file to fill")] = Path("cluster/aws.yaml"),
+    region: Annotated[str | None, typer.Option("--region", help="as us-east-1; by default your profile's")] = None,
+    bucket: Annotated[
+        str | None, typer.Option("--bucket", help="the storage root, as s3://my-bucket/scaletrain; made if missing")
+    ] = None,
+    vpc: Annotated[str | None, typer.Option("--vpc", help="a VPC's id instead of the default one")] = None,
+    ssh_from: Annotated[
+        list[str] | None,
+        typer.Option("--ssh-from", help="who may log in, as 203.0.113.7/32; may be repeated; by default your address"),
+    ] = None,
+    yes: Yes = False,
+    destroy: Annotated[
+        bool, typer.Option("--destroy", help="remove all of it instead; the bucket only if empty")
+    ] = False,
+    destroy_bucket: Annotated[
+        bool, typer.Option("--destroy-bucket", help="with --destroy: the bucket too, with everything in it")
+    ] = False,
+) -> None:
+    """Bucket, roles, security group, S3 endpoint and keys in your AWS account; a second run changes nothing."""
+    from scaletrain.cluster.init import AwsRequest, plan_aws, plan_destroy_aws
+
+    if destroy_bucket and not destroy:
+        raise ConfigError("--destroy-bucket goes with --destroy; add it, or remove this")
+    request = AwsRequest(file, region, bucket, vpc, tuple(ssh_from or ()))
+    if destroy:
+        account, steps = plan_destroy_aws(request, with_objects=destroy_bucket)
+    else:
+        account, steps = plan_aws(request)
+    if _agree_and_do(steps, account, yes=yes) and not destroy:
+        print(f"Next: scaletrain cluster check {file}, then ray up {file}")
+
+
+@init_app.command("local")
+@reported
+def init_local(
+    head: Annotated[str, typer.Option("--head", help="the head's address, as the others reach it")],
+    worker: Annotated[list[str], typer.Option("--worker", help="a worker's address; may be repeated")],
+    ssh_user: Annotated[str, typer.Option("--ssh-user", help="the user on all machines")],
+    ssh_key: Annotated[Path, typer.Option("--ssh-key", help="the private key that opens all machines")],
+    bucket: Annotated[str, typer.Option("--bucket", help="the storage root: a bucket, or a folder all machines share")],
+    file: Annotated[Path, typer.Option("--file", help="the cluster file to fill")] = Path("cluster/local.yaml"),
+    yes: Yes = False,
+) -> None:
+    """Ray's token on this machine, and the file filled for machines that you have; they are not touched."""
+    from scaletrain.cluster.init import plan_local
+
+    steps = plan_local(file, head=head, workers=worker, ssh_user=ssh_user, ssh_key=ssh_key, bucket=bucket)
+    if _agree_and_do(steps, None, yes=yes):
+        print(f"Next: scaletrain cluster check {file}, then ray up {file}")
+
+
+@cluster_app.command()
+@reported
+def check(
+    file: ClusterPath,
+    config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="a run that shall fit on it")] = None,
+    as_json: Json = False,
+) -> None:
+    """Every problem of a cluster file and of the account behind it, each with its remedy; and what an hour costs.
+
+    Nothing is started or changed. Exit code 0: ready for `ray up`; 2: not ready.
+    """
+    from scaletrain.cluster.check import check_cluster
+
+    loaded = load_config_file(config, None) if config is not None else None
+    found = check_cluster(file, loaded)
+    if found.problems and not as_json:
+        raise ConfigError([f"{file}: {problem}" for problem in found.problems])
+    print_result(found.record(), as_json=as_json, display=found.display)
+    if found.problems:
+        raise typer.Exit(2)
+
+
+@cluster_app.command("sweep-leaks")
+@reported
+def sweep_leaks(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="leaks of this file's cluster only")] = None,
+    cluster: Annotated[str | None, typer.Option("--cluster", help="leaks of the cluster of this name only")] = None,
+    region: Annotated[str | None, typer.Option("--region", help="by default the file's, or your profile's")] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="remove them for good")] = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Machines, disks, addresses and network interfaces that cost money although their cluster is gone."""
+    from scaletrain.cluster.aws_account import connect
+    from scaletrain.cluster.cluster_file import load_cluster_file
+    from scaletrain.cluster.leaks import find_leaks, leaks_table, remove_leaks
+
+    if file is not None:
+        loaded = load_cluster_file(file)
+        if loaded.provider != "aws":
+            raise ConfigError(f"{file}: leaks are looked for on AWS only, this file is for {loaded.provider}")
+        cluster, region = cluster or loaded.name, region or loaded.region
+    account = connect(region or _own_region())
+    leaks = find_leaks(account, cluster)
+    print_result([leak.record() for leak in leaks], as_json=as_json, display=lambda: leaks_table(leaks))
+    if not leaks or not delete:
+        return
+    if not yes and not typer.confirm(f"Remove these {len(leaks)} for good?", err=True):
+        raise typer.Exit(1)
+    remove_leaks(account, leaks, tell=_tell)
+
+
+@cluster_app.command()
+@reported
+def image(
+    file: ClusterPath,
+    node_type: Annotated[
+        str | None, typer.Option("--node-type", help="make it of a worker of this type; by default the first with GPUs")
+    ] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Make an image of a worker that is set up, so that later ones need no installation; that worker is used up."""
+    from scaletrain.cluster.aws_account import connect
+    from scaletrain.cluster.cluster_file import load_cluster_file
+    from scaletrain.cluster.image import bake_image
+
+    loaded = load_cluster_file(file)
+    if not yes and not typer.confirm(
+        "This takes one worker out of the cluster and ends what runs on it. Go on?", err=True
+    ):
+        raise typer.Exit(1)
+    baked = bake_image(connect(loaded.region or _own_region()), loaded, node_type, tell=_tell)
+    print_result(baked.record(), as_json=as_json, display=lambda: baked.advice(loaded))
+
+
+@cluster_app.command("test")
+@reported
+def test_file(
+    file: ClusterPath,
+    keep: Annotated[bool, typer.Option("--keep", help="keep the logs also where all went well")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring this very file up on an emulated cloud on this computer, by the real `ray up`: free, a minute or two.
+
+    Needs root on Linux: it makes machines of namespaces. Without, it says how to run it in a container.
+    """
+    from scaletrain.cluster.rehearsal import rehearse
+
+    done = rehearse(file, keep=keep, on_phase=lambda phase: _tell(f"{phase.status:7} {phase.name}: {phase.found}"))
+    print_result(done.record(), as_json=as_json, display=done.display)
+    if not done.passed:
+        raise typer.Exit(1)
+
+
+def _agree_and_do(steps: "list[Step]", account: "Account | None", *, yes: bool) -> bool:
+    """Show a plan, ask, and carry it out; return whether all is done."""
+    from rich.console import Console
+
+    from scaletrain.cluster.aws_plan import carry_out, plan_table, to_do
+
+    Console().print(plan_table(steps, account))
+    if not to_do(steps):
+        print("nothing to do")
+        return True
+    if not yes and not typer.confirm("Do this?", err=True):
+        raise typer.Exit(1)
+    carry_out(steps, tell=_tell)
+    return True
+
+
+def _own_region() -> str:
+    import boto3
+
+    region = boto3.Session().region_name
+    if region is None:
+        raise ConfigError("no region; give --region us-east-1 or set AWS_DEFAULT_REGION")
+    return str(region)
+
+
+def _tell(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,115 @@
+"""What machines cost an hour, asked of AWS at the moment: never a number from this code, "unknown" where AWS is silent.
+
+On-demand prices come from the Price List API (https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/price-changes.html),
+spot prices from EC2's own history of the last hour. Disks, traffic and the bucket are not in them.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from scaletrain.log import get_logger
+
+PRICE_LIST_REGION = "us-east-1"  # the Price List API answers there for all regions
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Some machines of one kind: at least and at most how many run; `usd_per_hour` is None where it is unknown."""
+
+    instance_type: str
+    market: Literal["spot", "on-demand"]
+    least: int
+    most: int
+    usd_per_hour: float | None
+    workers: bool = True  # False for the head, which max_workers does not count
+
+
+@dataclass(frozen=True)
+class HourlyCost:
+    """What a cluster costs an hour in US dollars; None where the price of a machine in it is unknown."""
+
+    at_least: float | None
+    at_most: float | None
+    unknown: tuple[str, ...]
+
+    def display(self) -> str:
+        """Return the cost as a user reads it."""
+        if self.unknown:
+            return f"unknown: AWS gave no price for {', '.join(self.unknown)}"
+        return f"{self.at_least:.2f} to {self.at_most:.2f} USD, without disks and traffic"
+
+
+def hourly_cost(machines: Iterable[Machines], *, max_workers: int) -> HourlyCost:
+    """Add up what a cluster costs with its fewest and with its dearest allowed machines.
+
+    Those that always run count in both; of the others, no more than `max_workers` at once, the dearest first.
+    """
+    machines = list(machines)
+    needed = [each for each in machines if each.most > 0]
+    unknown = tuple(sorted({f"{each.instance_type} ({each.market})" for each in needed if each.usd_per_hour is None}))
+    if unknown:
+        return HourlyCost(None, None, unknown)
+    at_least = sum(each.least * (each.usd_per_hour or 0) for each in needed)
+    extra = sorted((each.usd_per_hour or 0 for each in needed for _ in range(each.most - each.least)), reverse=True)
+    room = max(0, max_workers - sum(each.least for each in needed if each.workers))
+    return HourlyCost(at_least, at_least + sum(extra[:room]), ())
+
+
+def price_per_hour(
+    instance_type: str, market: Literal["spot", "on-demand"], *, region: str, zone: str | None, ec2: Any, pricing: Any
+) -> float | None:
+    """Return the price of one machine in US dollars, or None where AWS does not say.
+
+    `ec2` is a client of the region and `pricing` one of PRICE_LIST_REGION. Where the zone is None, the dearest counts.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        if market == "spot":
+            return _spot_price(ec2, instance_type, zone)
+        return _on_demand_price(pricing, instance_type, region)
+    except (BotoCoreError, ClientError) as error:
+        _log.debug("no price for %s (%s): %s", instance_type, market, error)
+        return None
+
+
+def _spot_price(ec2: Any, instance_type: str, zone: str | None) -> float | None:
+    arguments: dict[str, Any] = {"AvailabilityZone": zone} if zone else {}
+    answer = ec2.describe_spot_price_history(
+        InstanceTypes=[instance_type],
+        ProductDescriptions=["Linux/UNIX"],
+        StartTime=datetime.now(UTC),  # the price that holds now
+        **arguments,
+    )
+    prices = [
+        float(each["SpotPrice"])
+        for each in answer["SpotPriceHistory"]
+        if each["InstanceType"] == instance_type and zone in (None, each["AvailabilityZone"])
+    ]
+    return max(prices, default=None)
+
+
+def _on_demand_price(pricing: Any, instance_type: str, region: str) -> float | None:
+    wanted = {
+        "instanceType": instance_type,
+        "regionCode": region,
+        "operatingSystem": "Linux",
+        "preInstalledSw": "NA",
+        "tenancy": "Shared",
+        "capacitystatus": "Used",
+    }
+    filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items()]
+    answer = pricing.get_products(ServiceCode="AmazonEC2", Filters=filters)
+    prices = [
+        float(dimension["pricePerUnit"]["USD"])
+        for text in answer["PriceList"]
+        for term in json.loads(text)["terms"].get("OnDemand", {}).values()
+        for dimension in term["priceDimensions"].values()
+        if dimension["unit"] == "Hrs" and "USD" in dimension["pricePerUnit"]
+    ]
+    return max((price for price in prices if price > 0), default=None)

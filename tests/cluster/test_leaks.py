@@ -1,0 +1,70 @@
+"""leaks: what costs money without a living cluster is found and removed; what a living one uses is left alone."""
+
+import uuid
+from typing import Any
+
+import boto3
+import pytest
+
+from cluster_projects import IMAGE, REGION
+from scaletrain.cluster.aws_account import connect
+from scaletrain.cluster.leaks import find_leaks, remove_leaks
+
+
+@pytest.fixture
+def cluster(s3_server: str) -> str:
+    return f"leak-{uuid.uuid4().hex[:8]}"
+
+
+def tags(cluster: str, kind: str, **more: str) -> list[dict[str, Any]]:
+    found = [{"Key": "scaletrain:cluster", "Value": cluster}, *({"Key": k, "Value": v} for k, v in more.items())]
+    return [{"ResourceType": kind, "Tags": found}]
+
+
+def start(cluster: str, node_type: str) -> str:
+    ec2 = boto3.client("ec2", region_name=REGION)
+    spec = tags(cluster, "instance", **{"ray-cluster-name": cluster, "ray-node-type": node_type})
+    answer = ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1, InstanceType="m5.large", TagSpecifications=spec)
+    return str(answer["Instances"][0]["InstanceId"])
+
+
+def leave_parts(cluster: str) -> set[str]:
+    ec2 = boto3.client("ec2", region_name=REGION)
+    volume = ec2.create_volume(AvailabilityZone=f"{REGION}a", Size=10, TagSpecifications=tags(cluster, "volume"))
+    address = ec2.allocate_address(Domain="vpc", TagSpecifications=tags(cluster, "elastic-ip"))
+    subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+    interface = ec2.create_network_interface(SubnetId=subnet, TagSpecifications=tags(cluster, "network-interface"))
+    ids = {volume["VolumeId"], address["AllocationId"], interface["NetworkInterface"]["NetworkInterfaceId"]}
+    return {str(each) for each in ids}
+
+
+def test_a_living_cluster_has_no_leaks(cluster: str) -> None:
+    """Its workers and their disks are in use."""
+    start(cluster, "head")
+    start(cluster, "worker")
+    assert find_leaks(connect(REGION), cluster) == []
+
+
+def test_workers_without_a_head_and_loose_parts_are_leaks(cluster: str) -> None:
+    """Each with what it is."""
+    worker = start(cluster, "worker")
+    parts = leave_parts(cluster)
+    assert {leak.id for leak in find_leaks(connect(REGION), cluster)} == {worker, *parts}
+
+
+def test_deleting_leaves_nothing_and_touches_no_other_cluster(cluster: str) -> None:
+    """By its own list only."""
+    start(cluster, "worker")
+    leave_parts(cluster)
+    start(f"{cluster}-other", "worker")
+    account = connect(REGION)
+    remove_leaks(account, find_leaks(account, cluster), tell=lambda line: None)
+    assert find_leaks(account, cluster) == []
+    assert len(find_leaks(account, f"{cluster}-other")) == 1
+
+
+def test_what_is_not_ours_is_never_listed(cluster: str) -> None:
+    """An untagged disk belongs to somebody else."""
+    ec2 = boto3.client("ec2", region_name=REGION)
+    foreign = ec2.create_volume(AvailabilityZone=f"{REGION}a", Size=1)["VolumeId"]
+    assert foreign not in {leak.id for leak in find_leaks(connect(REGION))}
