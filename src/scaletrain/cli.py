@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scaletrain import __version__
+from scaletrain import __version__, cli_cluster, cli_jobs
 from scaletrain.command import (
     ConfigFile,
     Json,
@@ -32,6 +32,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+app.add_typer(cli_jobs.app)
+app.add_typer(cli_cluster.cluster_app)
 
 
 def main() -> None:
@@ -174,12 +178,30 @@ def doctor(
         str | None, typer.Argument(metavar="[CONFIG]", help="a YAML file, whose bucket is tried as well")
     ] = None,
     overrides: Overrides = None,
+    nodes: Annotated[
+        bool, typer.Option("--nodes", help="every node of the cluster this runs on, and all of them together")
+    ] = False,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", metavar="FILE", help="the same on a cluster that is up, as a job")
+    ] = None,
 ) -> None:
-    """Say whether this machine is ready: versions, memory, disk, GPU and driver, bucket."""
+    """Say whether this machine is ready: versions, memory, disk, GPU and driver, bucket.
+
+    With --cluster FILE, whether its nodes are, in two minutes: each node's driver, /dev/shm, clock and bucket speed;
+    then all workers reduce together and make 20 ZeRO-3 steps.
+    """
     from rich.console import Console
 
     from scaletrain.doctor import diagnose, render
 
+    if (nodes or cluster) and config is None:
+        raise ConfigError("doctor needs a CONFIG to look at a cluster: its bucket is tried, and its number of workers")
+    if cluster is not None:
+        cli_jobs.submit(cluster, ["doctor", str(config), *(overrides or []), "--nodes"])
+        return
+    if nodes:
+        _doctor_nodes(str(config), overrides)
+        return
     if config is None:
         findings = diagnose(None, {})
     else:
@@ -187,6 +209,27 @@ def doctor(
         findings = diagnose(section.root, section.options)
     Console().print(render(findings))
     if any(finding.status == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _doctor_nodes(config: str, overrides: list[str] | None) -> None:
+    from rich.console import Console
+
+    from scaletrain import devices, storage
+    from scaletrain.cluster.node_doctor import check_nodes, render
+    from scaletrain.train import on_ray
+    from scaletrain.train.waiting import wait_for_workers
+
+    loaded = load_config_file(config, overrides)
+    storage.configure(loaded.storage.root, loaded.storage.options)
+    with on_ray.cluster(loaded):
+        device = devices.resolve_device(loaded.train.device, gpus=on_ray.count_gpus())
+        group = wait_for_workers(
+            loaded.scaling, device=device, wait_s=60 * loaded.scaling.wait_minutes, should_stop=lambda: False
+        )
+        findings = check_nodes(loaded, group, device=device)
+    Console().print(render(findings))
+    if any(each.finding.status == "fail" for each in findings):
         raise typer.Exit(1)
 
 

@@ -62,15 +62,21 @@ def diagnose(root: str | None, options: Mapping[str, str | int | float | bool]) 
 
 def render(findings: list[Finding]) -> "Table":
     """Return the findings as a table for the terminal."""
-    from rich.markup import escape
     from rich.table import Table
 
-    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     table = Table("check", "", "found", "what to do")
     for each in findings:
-        mark = f"[{colours[each.status]}]{each.status}[/]"
-        table.add_row(each.name, mark, escape(each.found), escape(each.remedy))
+        table.add_row(*cells(each))
     return table
+
+
+def cells(finding: Finding) -> tuple[str, str, str, str]:
+    """Return a row of that table, as rich markup."""
+    from rich.markup import escape
+
+    colour = {"ok": "green", "warn": "yellow", "fail": "bold red"}[finding.status]
+    mark = f"[{colour}]{finding.status}[/]"
+    return finding.name, mark, escape(finding.found), escape(finding.remedy)
 
 
 # --- Software -----------------------------------------------------------------------------------------------------

@@ -11,14 +11,16 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
-from scaletrain import checkpoint, ray_cluster, storage
+from scaletrain import checkpoint, ray_autoscaler, ray_cluster, storage
 from scaletrain.config import Config, WorkerRange
-from scaletrain.errors import ClusterError, DeviceError, ScaletrainError, TrainingError
+from scaletrain.errors import ScaletrainError, TrainingError
 from scaletrain.log import get_logger, setup_logging
 from scaletrain.train.loop import Job
-from scaletrain.train.worker import available_cpus
+from scaletrain.train.waiting import WorkerGroup, wait_for_workers
+from scaletrain.train.worker import Worker, available_cpus
 
 MAX_FRUITLESS_RESTARTS = 3
 _POLL_S = 0.5
@@ -36,8 +38,12 @@ def cluster(config: Config) -> AbstractContextManager[None]:
 
 
 def count_gpus() -> int:
-    """The GPUs of the cluster as it stands."""
-    return int(_cluster_resources().get("GPU", 0))
+    """The GPUs that the cluster has, or that its autoscaler may bring."""
+    import ray
+
+    there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+    types = ray_autoscaler.machine_types() if os.environ.get("RAY_ADDRESS") else ()
+    return int(max(there, sum(kind.max_count * kind.resources.get("GPU", 0) for kind in types)))
 
 
 def run_on_ray(
@@ -49,14 +55,21 @@ def run_on_ray(
 ) -> None:
     """Run attempts until one ends by itself; `claim` gives each its number.
 
-    Raises the ScaletrainError that ended the run, or TrainingError when workers are lost again and again without a
-    commit in between.
+    Raises the ScaletrainError that ended the run, ClusterError where too few workers come, or TrainingError when
+    workers are lost again and again without a commit in between.
     """
     fruitless = 0
     while True:
+        group = wait_for_workers(
+            job.config.scaling,
+            device=job.device,
+            wait_s=60 * job.config.scaling.wait_minutes,
+            should_stop=partial(_must_stop, job, stop),
+        )
         before = checkpoint.latest(job.run)
         try:
-            _run_attempt(claim(job), stop=stop, on_lines=on_lines)
+            job = claim(job)
+            _run_attempt(job, group, stop=stop, on_lines=on_lines)
             return
         except _WorkersLost as lost:
             after = checkpoint.latest(job.run)
@@ -70,16 +83,26 @@ def run_on_ray(
 
 
 def _board_actor() -> Any:
+    """The board beside the driver: the machines of workers come and go."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return ray.remote(num_cpus=0)(_Board).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0)(_Board).options(scheduling_strategy=here).remote()
 
 
 class _WorkersLost(Exception):
     """A worker process, or its machine, is gone; the message is the first line of what Ray says."""
 
 
-def _run_attempt(job: Job, *, stop: threading.Event, on_lines: Callable[[Sequence[bytes]], None]) -> None:
+def _must_stop(job: Job, stop: threading.Event) -> bool:
+    """Whether the user asked for a stop: this process, or through the bucket the attempt that was lost meanwhile."""
+    return stop.is_set() or (job.attempt > 0 and storage.exists(job.run.stop_request(job.attempt)))
+
+
+def _run_attempt(
+    job: Job, group: WorkerGroup, *, stop: threading.Event, on_lines: Callable[[Sequence[bytes]], None]
+) -> None:
     """Start one worker group and watch it to its end; raises _WorkersLost or the error that a worker reported."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -94,14 +117,14 @@ def _run_attempt(job: Job, *, stop: threading.Event, on_lines: Callable[[Sequenc
             backend="nccl" if job.device == "cuda" else "gloo", timeout_s=int(job.config.train.timeout_s)
         ),
         scaling_config=ScalingConfig(
-            num_workers=choose_workers(job.config, device=job.device),
+            num_workers=group.num_workers,
             use_gpu=job.device == "cuda",
-            resources_per_worker=_resources(job.config, device=job.device),
+            resources_per_worker=dict(group.resources),
         ),
         run_config=RunConfig(
             name=f"attempt-{job.attempt:04d}",
             failure_config=FailureConfig(max_failures=0),
-            **_ray_storage(scratch),
+            **ray_storage(scratch),
         ),
     )
     failure: list[BaseException] = []
@@ -131,26 +154,6 @@ def _run_attempt(job: Job, *, stop: threading.Event, on_lines: Callable[[Sequenc
         raise _WorkersLost(_headline(failure[0])) from failure[0]
 
 
-def choose_workers(config: Config, *, device: str) -> int:
-    """The size of the worker group: as many of scaling.workers as the cluster has room for now.
-
-    A fixed number that a cluster lacks is asked for all the same: its autoscaler may bring the machines. Raises
-    DeviceError where this machine alone is the cluster and has too few GPUs, ClusterError where a range's minimum
-    does not fit.
-    """
-    wanted, resources = config.scaling.workers, _cluster_resources()
-    room = int(resources.get("CPU", 0) // config.scaling.cpus_per_worker)
-    if device == "cuda":
-        room = min(room, int(resources.get("GPU", 0)))
-    if isinstance(wanted, WorkerRange):
-        if room < wanted.min:
-            raise ClusterError(f"scaling.workers.min={wanted.min}, but the cluster has room for {room} workers")
-        return min(room, wanted.max)
-    if device == "cuda" and room < wanted and not os.environ.get("RAY_ADDRESS"):
-        raise DeviceError(f"scaling.workers={wanted}, but this machine has {room} GPUs; use scaling.workers={room}")
-    return wanted
-
-
 class _Board:
     """An actor where workers leave lines of metrics and errors for the driver."""
 
@@ -175,24 +178,13 @@ class _Board:
 def _worker(settings: dict[str, Any]) -> None:
     """What Ray Train runs in each worker process."""
     import ray
-    import ray.train
-    import ray.train.torch
-    import torch
 
-    from scaletrain.train.worker import Worker, prepare_process
+    from scaletrain.train.worker import prepare_process
 
     job, board = settings["job"], settings["board"]
     setup_logging()
     storage.configure(job.config.storage.root, job.config.storage.options)
-    context = ray.train.get_context()
-    device = ray.train.torch.get_device() if job.device == "cuda" else torch.device("cpu")
-    worker = Worker(
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
-        local_rank=context.get_local_rank(),
-        local_world_size=context.get_local_world_size(),
-        device=device,
-    )
+    worker = make_worker(job.device)
     prepare_process(worker, deterministic=job.config.train.deterministic)
     try:
         from scaletrain.train.loop import train
@@ -207,6 +199,22 @@ def _worker(settings: dict[str, Any]) -> None:
             told = TrainingError(f"worker {worker.rank} failed:\n{traceback.format_exc()}")
             ray.get(board.add_error.remote(told))
         raise
+
+
+def make_worker(device: str) -> Worker:
+    """The place in its group of the Ray Train worker that this process is."""
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    context = ray.train.get_context()
+    return Worker(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        local_rank=context.get_local_rank(),
+        local_world_size=context.get_local_world_size(),
+        device=ray.train.torch.get_device() if device == "cuda" else torch.device("cpu"),
+    )
 
 
 @contextmanager
@@ -241,22 +249,8 @@ def _peer_was_lost(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and ("gloo" in text or "Connection closed by peer" in text)
 
 
-def _cluster_resources() -> dict[str, float]:
-    import ray
-
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return resources
-
-
-def _resources(config: Config, *, device: str) -> dict[str, float]:
-    resources: dict[str, float] = {"CPU": config.scaling.cpus_per_worker}
-    if device == "cuda":
-        resources["GPU"] = config.scaling.gpus_per_worker or 1
-    return resources
-
-
-def _ray_storage(url: str) -> dict[str, Any]:
-    """Where Ray Train keeps its own few notes of an attempt; every node must reach it."""
+def ray_storage(url: str) -> dict[str, Any]:
+    """Arguments of RunConfig: where Ray Train keeps its own few notes of an attempt; every node must reach it."""
     if storage.is_local(url):
         return {"storage_path": str(storage.local_path(url).absolute())}
     import fsspec

@@ -89,7 +89,7 @@ def _run(job: Job, *, local: bool) -> Summary:
         else:
             on_ray.run_on_ray(job, claim=_claim_attempt, stop=stop.asked, on_lines=display.show)
     step = _committed_step(run)
-    if stop.asked.is_set() and step < job.last_step:
+    if step < job.last_step:
         raise Interrupted(f"stopped at step {step} of {job.total_steps}, saved; the same command goes on from there")
     return Summary(run.url, step, job.total_steps, first_step)
 

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# From an AWS account to your own chat model: launch/aws.sh CONFIG [BUCKET_URL], with a CONFIG whose storage.root is a
+# bucket, as s3://my-bucket/scaletrain. It rents GPU machines, by default two spot machines with one GPU each (about one
+# dollar an hour together; `check` says how much), and gives them back at the end.
+# Every step does its work once: interrupt it, run it again, and it goes on. Needs: make setup, and `aws configure`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+config=${1:?usage: launch/aws.sh CONFIG [BUCKET_URL]}
+bucket=${2:-}
+cluster=${CLUSTER:-cluster/aws.yaml}
+export PATH="$PWD/.venv/bin:$PATH"
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+
+say "1/7  Bucket, roles, security group and keys: the plan is shown and asked for; what is there stays.  (cluster init)"
+scaletrain cluster init aws --file "$cluster" ${bucket:+--bucket "$bucket"}
+
+say "2/7  Quotas, rights, image, and what an hour costs.  (cluster check)"
+scaletrain cluster check "$cluster" "$config"
+
+say "3/7  The head comes up; workers come when a job asks for them.  (ray up)"
+ray up -y "$cluster"
+
+say "4/7  Are the machines ready? Two minutes, before hours are paid for.  (doctor --nodes, as a job)"
+scaletrain submit --cluster "$cluster" -- doctor "$config" --nodes
+
+say "5/7  Prepare and train. Close the laptop if you like: the same command follows again, or goes on.  (train, as a job)"
+scaletrain submit --cluster "$cluster" -- train "$config"
+
+say "6/7  How well does the model predict held-out conversations, before and after?  (evaluate, as a job)"
+scaletrain submit --cluster "$cluster" -- evaluate "$config"
+
+say "7/7  The machines go; the bucket, with the model in it, stays.  (down)"
+scaletrain down "$cluster"
+
+say "The model is yours:"
+cat <<NEXT
+  Talk to it, here:
+      .venv/bin/scaletrain chat $config
+  Is anything left that costs money?
+      .venv/bin/scaletrain cluster sweep-leaks $cluster
+  Remove all that the first step made (the bucket only if it is empty):
+      .venv/bin/scaletrain cluster init aws --file $cluster --destroy
+NEXT

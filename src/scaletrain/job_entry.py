@@ -1,0 +1,82 @@
+"""What a submitted job runs on the cluster: `python -m scaletrain.job_entry [OPTIONS] -- COMMAND ...`.
+
+It refuses another version than the submitter's, resolves secrets that are named by reference into this process's
+environment, and then is the `scaletrain` command itself.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from scaletrain import __version__
+from scaletrain.errors import AccessError, ConfigError, NotFoundError, ScaletrainError
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prepare this process and run the command behind `--`; ends the process with the command's exit code."""
+    parser = argparse.ArgumentParser(prog="scaletrain.job_entry")
+    parser.add_argument("--version", help="the submitter's version, where it did not send its source")
+    parser.add_argument(
+        "--secret", action="append", default=[], help="NAME=ssm:PARAMETER or NAME=secretsmanager:SECRET"
+    )
+    parser.add_argument("--storage", nargs=2, metavar=("ROOT", "OPTIONS"), help="the storage root and its options")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args(arguments)
+    try:
+        check_version(options.version)
+        for reference in options.secret:
+            name, _, place = reference.partition("=")
+            os.environ[name] = read_secret(place)  # not part of a runtime_env: workers and logs do not see it
+        if options.storage:
+            import orjson
+
+            from scaletrain import storage
+
+            storage.configure(options.storage[0], orjson.loads(options.storage[1]))
+    except ScaletrainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+    from scaletrain.cli import app
+
+    app([each for each in options.command if each != "--"], prog_name="scaletrain")
+
+
+def check_version(submitted: str | None) -> None:
+    """Raise ConfigError unless the submitter's scaletrain is this one; None: its source came along."""
+    if submitted is not None and submitted != __version__:
+        raise ConfigError(
+            f"scaletrain {submitted} submitted this job, the cluster has {__version__}; install the same version on "
+            f"both: pip install scaletrain=={__version__} here, or change setup_commands and run `ray up` again"
+        )
+
+
+def read_secret(place: str) -> str:
+    """Return a secret of AWS's parameter store (ssm:NAME) or Secrets Manager (secretsmanager:NAME).
+
+    The machine's role must allow it. Raises AccessError or NotFoundError that name the place.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    service, _, name = place.partition(":")
+    try:
+        if service == "ssm":
+            found = boto3.client("ssm").get_parameter(Name=name, WithDecryption=True)
+            return str(found["Parameter"]["Value"])
+        return str(boto3.client("secretsmanager").get_secret_value(SecretId=name)["SecretString"])
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in ("ParameterNotFound", "ResourceNotFoundException"):
+            raise NotFoundError(f"{place}: there is no such secret in this region; check its name") from error
+        raise AccessError(
+            f"{place}: the head may not read it ({code}); its role needs ssm:GetParameter or "
+            "secretsmanager:GetSecretValue for this name"
+        ) from error
+    except BotoCoreError as error:
+        raise AccessError(f"{place}: cannot be read ({error}); does this machine have a role and a region?") from error
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
