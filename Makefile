@@ -21,7 +21,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c '$(USABLE)' 2>/dev/null && echo $$python && break; done)
 HEADERS := import pathlib, sys, sysconfig; sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())
 
-.PHONY: help setup quickstart test test-long check bench clean
+.PHONY: help setup quickstart test test-long soak check bench clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,16 +32,19 @@ quickstart: $(READY)  ## Fine-tune a real chat model on this machine and talk to
 	@launch/quickstart.sh
 
 test: $(READY)  ## Run the tests: under 15 minutes on 2 cores
-	@$(BIN)/pytest -m "not long"
+	@$(BIN)/pytest -m "not long and not soak"
 
 test-long: $(READY)  ## Run the long tests (faults, emulated clouds): under 40 minutes
 	@$(BIN)/pytest -m long
+
+soak: $(READY)  ## Run what is too slow for every day: a bare machine set up for real, the long way round
+	@$(BIN)/pytest -m soak
 
 check: $(READY)  ## Format, lint, types, layers and the tests that need no Ray: what to run before a commit
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -q tests --ignore=tests/end_to_end -m "not long and not real_model"
+	@$(BIN)/pytest -q tests --ignore=tests/end_to_end -m "not long and not soak and not real_model"
 
 bench: $(READY)  ## Measure against peers and physical limits; results go to benchmarks/results
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --write benchmarks/results/$$name.md; done

@@ -14,7 +14,7 @@ FILES = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "src", "cl
 NEEDED_BYTES = 10 * 2**30  # torch with CUDA alone is 4 GB, and a machine's disk is memory
 
 
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_set_up_makes_a_bare_machine_ready_and_then_only_looks(folder: Path) -> None:
     """About seven minutes on two cores, nearly all of it pip; the second run needs no network at all."""

@@ -77,7 +77,7 @@ def cluster_file(cloud: EmulatedEC2, folder: Path) -> Path:
     return file
 
 
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_cluster_scales_loses_a_spot_machine_and_goes_down(folder: Path) -> None:
     """Unmodified Ray; the worker writes the bucket with its own role; in the end no machine is left."""
