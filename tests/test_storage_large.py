@@ -52,7 +52,7 @@ def full_gcs(num_objects: int, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "num_objects"), [("s3", 2_500), ("gcs", 1_500), pytest.param("s3", 50_000, marks=pytest.mark.long)]
+    ("kind", "num_objects"), [("s3", 2_500), ("gcs", 1_500), pytest.param("s3", 50_000, marks=pytest.mark.soak)]
 )
 def test_a_listing_costs_a_request_for_each_thousand_objects(
     kind: str, num_objects: int, s3_server: str, tmp_path: Path
@@ -74,7 +74,7 @@ def test_a_listing_costs_a_request_for_each_thousand_objects(
         storage.configure(root, options)
 
 
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.parametrize(("kind", "size_bytes"), [("s3", 1024 * MIB), ("gcs", 384 * MIB)])
 def test_a_gigabyte_goes_up_and_comes_down_in_bounded_memory(kind: str, size_bytes: int, tmp_path: Path) -> None:
     """A big file goes up in parts and comes down in pieces, while the process grows by less than 300 MiB."""

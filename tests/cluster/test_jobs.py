@@ -16,7 +16,7 @@ from one_machine import BUCKET, Machine, missing
 
 CANARY = "a-secret-that-must-not-be-seen"
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.soak,
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(missing()), reason=missing()),
 ]

@@ -46,7 +46,7 @@ def ray(cloud: EmulatedEC2, file: Path, *words: str, then: str = "") -> str:
     return done.stdout
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_all_machines_join_and_a_second_ray_up_leaves_them_alone(
     machines: EmulatedEC2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

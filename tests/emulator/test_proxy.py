@@ -35,7 +35,7 @@ def test_this_computers_own_services_are_out_of_reach(folder: Path) -> None:
         assert met == []
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_a_bare_machine_installs_a_package(folder: Path) -> None:
     """The user's own set-up commands run as they would on a plain image."""
     if not reaches_the_index():

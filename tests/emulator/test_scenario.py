@@ -116,7 +116,7 @@ def test_a_cluster_scales_loses_a_spot_machine_and_goes_down(folder: Path) -> No
         assert len(callers) == 2, json.dumps(sorted(callers))
 
 
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_stopped_head_is_used_again_with_its_disk(folder: Path) -> None:
     """With cache_stopped_nodes `ray down` stops it, and the next `ray up` starts the same machine."""

@@ -104,7 +104,7 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(bucket: Path, undisturb
     assert_equal_runs(layout, undisturbed)
 
 
-@pytest.mark.parametrize("mode", ["on Ray", "local"])
+@pytest.mark.parametrize("mode", [pytest.param("on Ray", marks=pytest.mark.long), "local"])
 def test_a_signal_saves_first_and_ends_with_130(bucket: Path, mode: str) -> None:
     """Ctrl-C (or SIGTERM): the step is finished and committed, and the same command goes on from there."""
     name = f"stopped-{mode.replace(' ', '-')}"

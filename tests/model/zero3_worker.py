@@ -10,9 +10,11 @@ import torch.distributed as dist
 from scaletrain.config import LoraSection, ModelSection
 from scaletrain.model.build import load_model
 from scaletrain.model.loss import IGNORED, LossModel
+from scaletrain.train.extensions import build_extensions
 
 
 def main(model_url: str) -> None:
+    build_extensions()
     deepspeed.init_distributed("gloo")
     for lora in (None, LoraSection(rank=4)):
         train_two_steps(model_url, ModelSection(source="x", lora=lora))

@@ -1,0 +1,100 @@
+"""A user on the laptop of an emulated cloud: what they type in a copy of the project, and what comes of it."""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from commands import SCALETRAIN, TINY
+from scaletrain.emulator.ec2 import EmulatedEC2, Instance
+
+PROJECT = Path(__file__).parents[2]
+ROOT = "s3://scaletrain-scenario/team"
+# What the run left in the bucket, read where the bucket can be reached.
+PROOF = """
+import sys, orjson
+from scaletrain import checkpoint
+from scaletrain.layout import RunLayout
+from scaletrain.metrics import read_records
+from scaletrain.train import ledger
+run = RunLayout(*sys.argv[1:3])
+records = read_records(run.ledger)
+newest = checkpoint.latest(run)
+checkpoint.verify(run.checkpoint(newest.step))
+print(orjson.dumps({
+    "ledger_hash": ledger.check_chain(records), "committed_hash": newest.ledger_hash, "step": newest.step,
+    "attempt": newest.attempt, "world_size": newest.world_size, "zero_stage": newest.zero_stage,
+    "steps": [record["step"] for record in records],
+}).decode())
+"""
+
+
+class Account:
+    """A user on the laptop of an emulated cloud, in a copy of the project."""
+
+    def __init__(self, cloud: EmulatedEC2, folder: Path) -> None:
+        self.cloud = cloud
+        self.folder = folder
+        self.project = folder / "project"
+        for name in ("src", "cluster"):
+            shutil.copytree(PROJECT / name, self.project / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
+            shutil.copy(PROJECT / name, self.project)
+        self.file = self.project / "cluster" / "aws.yaml"
+        shipped = self.file.read_text()
+        assert "idle_timeout_minutes: 5\n" in shipped
+        self.file.write_text(shipped.replace("idle_timeout_minutes: 5\n", "idle_timeout_minutes: 0.5\n"))
+        self.config = self.project / "tiny.yaml"
+        self.config.write_text(TINY.format(root=ROOT))
+
+    def run(self, *command: str, exit_code: int = 0, timeout_s: float = 400) -> str:
+        """Run a command on the laptop to its end, in the project's folder; returns what it printed."""
+        done = self.cloud.laptop(list(command), cwd=self.project, timeout_s=timeout_s)
+        assert done.returncode == exit_code, f"{command} ended with {done.returncode}:\n{done.stdout[-6000:]}"
+        return done.stdout
+
+    def scaletrain(self, *arguments: str, exit_code: int = 0, timeout_s: float = 400) -> str:
+        return self.run(SCALETRAIN, *arguments, exit_code=exit_code, timeout_s=timeout_s)
+
+    def init(self, *more: str) -> str:
+        request = ["--file", str(self.file), "--region", self.cloud.region, "--bucket", ROOT, "--yes"]
+        return self.scaletrain("cluster", "init", "aws", *request, *more)
+
+    def start(self, *arguments: str, log: str) -> "subprocess.Popen[bytes]":
+        """Start a scaletrain command on the laptop; `log` names the file that gets what it prints."""
+        return self.cloud.start_on_laptop([SCALETRAIN, *arguments], output=self.folder / log, cwd=self.project)
+
+    def workers(self) -> list[Instance]:
+        return [each for each in self.cloud.instances("running") if each.node_kind == "worker"]
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """The keys of the bucket's objects."""
+        listed = self.cloud.aws("s3", "list_objects_v2", Bucket="scaletrain-scenario", Prefix=f"team/{prefix}")
+        return [each["Key"] for each in listed.get("Contents", [])]
+
+    def newest_commit(self) -> int:
+        """The newest step that has a manifest; 0 before the first."""
+        steps = [key.split("/")[-2] for key in self.keys("runs/tiny/checkpoints/") if key.endswith("/manifest.json")]
+        return max((int(step.removeprefix("step-")) for step in steps), default=0)
+
+    def read(self, log: str) -> str:
+        """What a started command has printed so far."""
+        return (self.folder / log).read_text()
+
+    def proof(self) -> Any:
+        told = self.run(sys.executable, "-c", PROOF, ROOT, "tiny")
+        return orjson.loads(told.strip().splitlines()[-1])
+
+
+def wait_for(condition: Callable[[], Any], what: str, *, limit_s: float) -> Any:
+    """Return the condition's first true value, or fail after the limit."""
+    deadline = time.monotonic() + limit_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
+        time.sleep(0.3)
+    return value
