@@ -31,10 +31,10 @@ setup: $(READY)  ## Set up .venv: about three minutes, once
 quickstart: $(READY)  ## Fine-tune a real chat model on this machine and talk to it: about six minutes
 	@launch/quickstart.sh
 
-test: $(READY)  ## Run the tests: under 15 minutes on 2 cores
+test: $(READY)  ## Run the tests: about 20 minutes on 2 cores
 	@$(BIN)/pytest -m "not long and not soak"
 
-test-long: $(READY)  ## Run the long tests (faults, emulated clouds): under 40 minutes
+test-long: $(READY)  ## Run the long tests (quickstart, emulated clouds): about 25 minutes
 	@$(BIN)/pytest -m long
 
 soak: $(READY)  ## Run what is too slow for every day: a bare machine set up for real, the long way round

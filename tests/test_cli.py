@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 SCALETRAIN = str(Path(sys.executable).with_name("scaletrain"))
-COMMANDS = ("prepare", "train", "evaluate", "export", "chat", "config", "doctor", "runs", "show")
+HERE = ("prepare", "train", "evaluate", "export", "chat", "config", "doctor", "runs", "show")
+COMMANDS = (*HERE, "submit", "jobs", "logs", "status", "stop", "down", "cluster")
 
 
 def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
