@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -62,3 +65,13 @@ def kill_everything(pid: int) -> int:
             process.kill()
     psutil.wait_procs(family, timeout=20)
     return len(family)
+
+
+def wait_for(condition: Callable[[], Any], what: str, *, limit_s: float = 60) -> Any:
+    """Return the condition's first true value, or fail after the limit."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    raise AssertionError(f"not within {limit_s} s: {what}")

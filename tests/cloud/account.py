@@ -3,8 +3,6 @@
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +87,3 @@ class Account:
     def proof(self) -> Any:
         told = self.run(sys.executable, "-c", PROOF, ROOT, "tiny")
         return orjson.loads(told.strip().splitlines()[-1])
-
-
-def wait_for(condition: Callable[[], Any], what: str, *, limit_s: float) -> Any:
-    """Return the condition's first true value, or fail after the limit."""
-    deadline = time.monotonic() + limit_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
-        time.sleep(0.3)
-    return value

@@ -1,7 +1,9 @@
 """What goes wrong with machines on AWS, one thing after the other on one cluster: a run loses nothing by it."""
 
 import pytest
-from account import Account, wait_for
+from account import Account
+
+from commands import wait_for
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 

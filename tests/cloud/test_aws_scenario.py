@@ -5,7 +5,9 @@ EC2 that enforces roles, security groups and IMDSv2. Only the idle time-out is s
 """
 
 import pytest
-from account import Account, wait_for
+from account import Account
+
+from commands import wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 

@@ -2,25 +2,15 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Callable
 from typing import Any
 
+from commands import wait_for
 from scaletrain.emulator.ec2 import EmulatedEC2, Instance
 
 IMAGE = "resolve:ssm:/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
 KEY_NAME = "test-key"
 TRUST = {"Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
-
-
-def wait_for(condition: Callable[[], Any], what: str, *, limit_s: float = 60) -> Any:
-    """Return the condition's first true value, or fail after the limit."""
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.1)
-    raise AssertionError(f"not within {limit_s} s: {what}")
 
 
 def make_key(cloud: EmulatedEC2) -> None:

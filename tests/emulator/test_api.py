@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from launching import IMAGE, KEY_NAME, boto, launch, make_key, profile, wait_for
+from launching import IMAGE, KEY_NAME, boto, launch, make_key, profile
 
+from commands import wait_for
 from scaletrain.emulator.ec2 import DIES_AT_BOOT, EmulatedEC2
 from scaletrain.errors import ClusterError
 

@@ -1,7 +1,8 @@
 """What happens to machines: stopped and started, crashed, unplugged."""
 
-from launching import launch, opens, ssh, wait_for, wait_until_up
+from launching import launch, opens, ssh, wait_until_up
 
+from commands import wait_for
 from scaletrain.emulator.ec2 import EmulatedEC2, Instance
 
 

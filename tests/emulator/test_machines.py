@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from launching import launch, ssh, wait_for
+from launching import launch, ssh
 
+from commands import wait_for
 from scaletrain.emulator.ec2 import EmulatedEC2, Instance
 from scaletrain.errors import ClusterError
 

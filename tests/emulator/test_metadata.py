@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from launching import boto, launch, profile, wait_for
+from launching import boto, launch, profile
 
+from commands import wait_for
 from scaletrain.emulator.ec2 import EmulatedEC2, Instance
 
 ROOT = "http://169.254.169.254/latest"

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from launching import group, profile, ssh_from, wait_for
+from launching import group, profile, ssh_from
 
+from commands import wait_for
 from scaletrain.emulator.ec2 import EmulatedEC2, Instance
 
 CLUSTER = """

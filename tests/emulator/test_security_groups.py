@@ -3,8 +3,9 @@
 import functools
 
 import pytest
-from launching import group, launch, opens, ssh, ssh_from, wait_for
+from launching import group, launch, opens, ssh, ssh_from
 
+from commands import wait_for
 from scaletrain.emulator.ec2 import EmulatedEC2, Instance
 
 

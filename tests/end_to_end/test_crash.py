@@ -3,14 +3,13 @@
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from commands import kill_everything, run, start, write_tiny
+from commands import kill_everything, run, start, wait_for, write_tiny
 from scaletrain import checkpoint
 from scaletrain.layout import RunLayout
 from scaletrain.metrics import read_records
@@ -21,14 +20,6 @@ STEPS = 16
 pytestmark = pytest.mark.timeout(900)
 
 
-def wait_until(condition: Callable[[], bool], *, timeout_s: float = 200) -> None:
-    """Wait until something holds that the command under test brings about."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"did not come about within {timeout_s} s"
-        time.sleep(0.1)
-
-
 def wait_for_commit(layout: RunLayout, *, step: int) -> None:
     """Wait until a run has committed a step."""
 
@@ -36,7 +27,7 @@ def wait_for_commit(layout: RunLayout, *, step: int) -> None:
         newest = checkpoint.latest(layout)
         return newest is not None and newest.step >= step
 
-    wait_until(is_committed)
+    wait_for(is_committed, f"a commit of step {step}", limit_s=200)
 
 
 def assert_equal_runs(found: RunLayout, expected: RunLayout) -> None:
@@ -79,7 +70,7 @@ def test_a_killed_preparation_is_done_anew(bucket: Path, undisturbed: RunLayout,
     """Killed at a random moment, the same command ends with the same dataset, byte for byte, and nothing beside it."""
     config = write_tiny(tmp_path, root=str(tmp_path / "bucket"))
     process = start("prepare", config)
-    wait_until(lambda: any((tmp_path / "bucket" / "models").glob("*/index.json")))
+    wait_for(lambda: any((tmp_path / "bucket" / "models").glob("*/index.json")), "the model", limit_s=200)
     time.sleep(random.Random().uniform(0, 6.0))
     kill_everything(process.pid)
     process.communicate()
