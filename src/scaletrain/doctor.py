@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from scaletrain import storage
 from scaletrain.errors import ScaletrainError
-from scaletrain.storage_errors import without_password
+from scaletrain.storage.errors import without_password
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,7 +12,7 @@ from scaletrain.cluster.auth_token import token_path
 from scaletrain.cluster.cluster_file import ClusterFile
 from scaletrain.cluster.ssh_tunnel import Host, UnreachableError
 from scaletrain.errors import ClusterError
-from scaletrain.storage_errors import service_code
+from scaletrain.storage.errors import service_code
 
 _TOKEN_ON_MACHINES = "~/.ray/auth_token"
 

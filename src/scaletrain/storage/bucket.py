@@ -15,11 +15,11 @@ from typing import Any
 
 from scaletrain.errors import StorageError
 from scaletrain.log import get_logger
-from scaletrain.storage_client import MIB, Client, Details, Page, Part, Piece, Upload
-from scaletrain.storage_errors import IncompleteAnswerError, errors_of
-from scaletrain.storage_parallel import in_parallel, piece_in_memory, ranges
-from scaletrain.storage_retry import retried
-from scaletrain.storage_stream import Reader
+from scaletrain.storage.client import MIB, Client, Details, Page, Part, Piece, Upload
+from scaletrain.storage.errors import IncompleteAnswerError, errors_of
+from scaletrain.storage.parallel import in_parallel, piece_in_memory, ranges
+from scaletrain.storage.retry import retried
+from scaletrain.storage.streaming import Reader
 
 _PAGE_OBJECTS = 1000  # the most that S3 and GCS list in one answer
 _PIECE_BYTES = 8 * MIB

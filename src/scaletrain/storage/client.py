@@ -59,7 +59,7 @@ class Part:
 
 
 class Client(Protocol):
-    """The requests of one kind of store. None of them is repeated here: `storage_retry` does that."""
+    """The requests of one kind of store. None of them is repeated here: `storage.retry` does that."""
 
     @property
     def largest_put_bytes(self) -> int:

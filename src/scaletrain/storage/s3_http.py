@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from scaletrain import storage_http
-from scaletrain.storage_errors import OTHER_REGION, service_code
-from scaletrain.storage_http import Answer
+from scaletrain.storage import http as plain_http
+from scaletrain.storage.errors import OTHER_REGION, service_code
+from scaletrain.storage.http import Answer
 
 _REDIRECTED = {301, 307}
 _UNDERSTOOD = {"endpoint_url", "profile", "key", "secret", "token", "anon"}
@@ -57,7 +57,7 @@ class S3Http:
         if body is not None and self._checksums:
             all_headers["x-amz-checksum-crc32"] = base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
         signed = self._signed(method, url, all_headers)
-        answer = storage_http.send(method, url, headers=signed, body=body, ca_certs=self._ca_certs)
+        answer = plain_http.send(method, url, headers=signed, body=body, ca_certs=self._ca_certs)
         if answer.status in (200, 204, 206):
             return answer
         error = _error_of(answer, method)
@@ -81,7 +81,7 @@ class S3Http:
         self._region = client.meta.region_name or "us-east-1"
         self._ca_certs = self._file_system.session.get_config_variable("ca_bundle")
         self._checksums = client.meta.config.request_checksum_calculation != "when_required"
-        self._direct = storage_http.is_direct(client.meta.endpoint_url)
+        self._direct = plain_http.is_direct(client.meta.endpoint_url)
         self._endpoint_url = client.meta.endpoint_url.rstrip("/")
 
     def _signed(self, method: str, url: str, headers: Mapping[str, str]) -> dict[str, str]:

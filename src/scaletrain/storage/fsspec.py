@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from scaletrain.storage_client import Details
-from scaletrain.storage_parallel import in_parallel
-from scaletrain.storage_retry import retried
-from scaletrain.storage_stream import Reader
+from scaletrain.storage.client import Details
+from scaletrain.storage.parallel import in_parallel
+from scaletrain.storage.retry import retried
+from scaletrain.storage.streaming import Reader
 
 _memory_lock = threading.Lock()
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scaletrain.storage_client import MARK, MIB, Details, Page, Part, Piece, Upload, piece_of
-from scaletrain.storage_errors import ReplacedError, is_transient, service_code
-from scaletrain.storage_s3_http import S3Http
+from scaletrain.storage.client import MARK, MIB, Details, Page, Part, Piece, Upload, piece_of
+from scaletrain.storage.errors import ReplacedError, is_transient, service_code
+from scaletrain.storage.s3_http import S3Http
 
 _MAX_PARTS = 10_000
 

@@ -9,7 +9,7 @@ import pytest
 
 from scaletrain import storage
 from scaletrain.errors import AccessError, StorageError
-from scaletrain.storage_errors import errors_of
+from scaletrain.storage.errors import errors_of
 
 
 def test_a_local_reader_sees_the_old_or_the_new(tmp_path: Path) -> None:

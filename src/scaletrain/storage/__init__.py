@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from scaletrain import storage_local, storage_remote
 from scaletrain.errors import ConfigError, NotFoundError, StorageError
-from scaletrain.storage_errors import errors_of, without_password
-from scaletrain.storage_parallel import in_parallel
-from scaletrain.storage_remote import open_file_system, protocol_of, store_of
-from scaletrain.storage_retry import retried
-from scaletrain.storage_stream import stream
+from scaletrain.storage import local, remote
+from scaletrain.storage.errors import errors_of, without_password
+from scaletrain.storage.parallel import in_parallel
+from scaletrain.storage.remote import open_file_system, protocol_of, store_of
+from scaletrain.storage.retry import retried
+from scaletrain.storage.streaming import stream
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def configure(root: str, options: Mapping[str, str | int | float | bool]) -> Non
             raise ConfigError(f"storage.options: {root} is a local folder and takes no options; remove them")
         return
     protocol = protocol_of(root)
-    known = storage_remote.known_options(protocol)
+    known = remote.known_options(protocol)
     unknown = [name for name in options if name not in known]
     if unknown:
         import difflib
@@ -77,12 +77,12 @@ def configure(root: str, options: Mapping[str, str | int | float | bool]) -> Non
         close = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
         raise ConfigError(f"storage.options.{unknown[0]}: no such option of {protocol}://; {hint}")
-    storage_remote.reconnect(protocol, options)
+    remote.reconnect(protocol, options)
 
 
 def options_of(url: str) -> dict[str, str | int | float | bool]:
     """Return the options that this process was configured with for a URL, for `configure` in another process."""
-    return {} if is_local(url) else storage_remote.options_of(protocol_of(url))
+    return {} if is_local(url) else remote.options_of(protocol_of(url))
 
 
 # --- Questions ----------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def exists(url: str) -> bool:
     """Say whether there is an object at a URL, or a folder with an object below it."""
     with errors_of(url):
         if is_local(url):
-            return storage_local.exists(local_path(url))
+            return local.exists(local_path(url))
         store, name = store_of(url)
         return store.exists(name)
 
@@ -101,7 +101,7 @@ def info(url: str) -> ObjectInfo:
     """Return size and version of an object; NotFoundError where there is none, or only a folder."""
     with errors_of(url):
         if is_local(url):
-            return ObjectInfo(url, *storage_local.size_and_version(local_path(url)))
+            return ObjectInfo(url, *local.size_and_version(local_path(url)))
         store, name = store_of(url)
         details = store.info(name)
         return ObjectInfo(url, details.size_bytes, details.version)
@@ -116,10 +116,10 @@ def list_objects(url: str) -> list[ObjectInfo]:
     with errors_of(url):
         if is_local(url):
             root = local_path(url)
-            for file in storage_local.files_below(root):
+            for file in local.files_below(root):
                 with suppress(FileNotFoundError):  # removed since it was listed
                     below = join(url, file.relative_to(root).as_posix()) if file != root else url
-                    found.append(ObjectInfo(below, *storage_local.size_and_version(file)))
+                    found.append(ObjectInfo(below, *local.size_and_version(file)))
         else:
             store, name = store_of(url)
             base = name.rstrip("/")
@@ -135,7 +135,7 @@ def list_folders(url: str) -> list[str]:
     """
     with errors_of(url):
         if is_local(url):
-            return storage_local.folders_in(local_path(url))
+            return local.folders_in(local_path(url))
         store, name = store_of(url)
         return store.folders(name)
 
@@ -211,7 +211,7 @@ def write_bytes(url: str, data: bytes) -> None:
     """Write an object atomically and durably, over an old one if there is one."""
     with errors_of(url):
         if is_local(url):
-            with storage_local.replacing(local_path(url)) as temporary:
+            with local.replacing(local_path(url)) as temporary:
                 temporary.write_bytes(data)
         else:
             store, name = store_of(url)
@@ -230,7 +230,7 @@ def create(url: str, data: bytes) -> bool:
     """
     with errors_of(url):
         if is_local(url):
-            return storage_local.create(local_path(url), data)
+            return local.create(local_path(url), data)
         store, name = store_of(url)
         return store.create(name, data)
 
@@ -239,7 +239,7 @@ def remove(url: str) -> None:
     """Remove an object, or a folder and everything below it; a missing one is fine."""
     with errors_of(url):
         if is_local(url):
-            storage_local.remove(local_path(url))
+            local.remove(local_path(url))
         else:
             store, name = store_of(url)
             store.remove(name)
@@ -254,7 +254,7 @@ def upload_file(path: Path, url: str) -> None:
         raise NotFoundError(f"{path}: no such file to upload to {without_password(url)}")
     with errors_of(url):
         if is_local(url):
-            with storage_local.replacing(local_path(url)) as temporary:
+            with local.replacing(local_path(url)) as temporary:
                 shutil.copyfile(path, temporary)
         else:
             store, name = store_of(url)
@@ -263,7 +263,7 @@ def upload_file(path: Path, url: str) -> None:
 
 def download_file(url: str, path: Path) -> None:
     """Copy an object to a local file, atomically; the folders above it are made."""
-    with errors_of(url), storage_local.replacing(path) as temporary:
+    with errors_of(url), local.replacing(path) as temporary:
         if is_local(url):
             shutil.copyfile(local_path(url), temporary)
         else:
@@ -275,7 +275,7 @@ def upload_folder(path: Path, url: str, *, max_workers: int = 8) -> None:
     """Copy the files below a local folder to a URL, in parallel; other objects there are left alone."""
     if not path.is_dir():
         raise NotFoundError(f"{path}: no such folder to upload to {without_password(url)}")
-    names = [each.relative_to(path).as_posix() for each in storage_local.files_below(path)]
+    names = [each.relative_to(path).as_posix() for each in local.files_below(path)]
     in_parallel(lambda name: upload_file(path / name, join(url, name)), sorted(names), max_workers=max_workers)
 
 

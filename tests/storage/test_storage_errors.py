@@ -1,4 +1,4 @@
-"""storage_errors: what a failure means, told by the exceptions of every library, and what to do about it."""
+"""storage.errors: what a failure means, told by the exceptions of every library, and what to do about it."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ import os
 import pytest
 
 from scaletrain.errors import AccessError, NotFoundError, StorageError
-from scaletrain.storage_errors import errors_of
+from scaletrain.storage.errors import errors_of
 
 
 def test_what_gcs_refuses_names_its_likely_cause() -> None:

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scaletrain.storage_client import MARK, MIB, Details, Page, Part, Piece, Upload, piece_of
-from scaletrain.storage_errors import BucketMissingError, IncompleteAnswerError, ReplacedError
-from scaletrain.storage_parallel import in_parallel
+from scaletrain.storage.client import MARK, MIB, Details, Page, Part, Piece, Upload, piece_of
+from scaletrain.storage.errors import BucketMissingError, IncompleteAnswerError, ReplacedError
+from scaletrain.storage.parallel import in_parallel
 
 _CONTENT_TYPE = "application/octet-stream"
 _RESUME_INCOMPLETE = 308

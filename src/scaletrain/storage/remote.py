@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from scaletrain.errors import ConfigError, StorageError
-from scaletrain.storage_bucket import BucketStore
-from scaletrain.storage_client import Details
-from scaletrain.storage_fsspec import FsspecStore
-from scaletrain.storage_gcs import GcsClient
-from scaletrain.storage_http import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
-from scaletrain.storage_s3 import S3Client
-from scaletrain.storage_s3_http import S3Http
-from scaletrain.storage_stream import Reader
+from scaletrain.storage.bucket import BucketStore
+from scaletrain.storage.client import Details
+from scaletrain.storage.fsspec import FsspecStore
+from scaletrain.storage.gcs import GcsClient
+from scaletrain.storage.http import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from scaletrain.storage.s3 import S3Client
+from scaletrain.storage.s3_http import S3Http
+from scaletrain.storage.streaming import Reader
 
 Options = Mapping[str, str | int | float | bool]
 
@@ -58,7 +58,7 @@ def store_of(url: str) -> tuple[Store, str]:
 
 
 def open_file_system(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL and the path in it; its requests are sent once, see `storage_retry`."""
+    """Return the fsspec file system of a URL and the path in it; its requests are sent once, see `storage.retry`."""
     file_system = _connect(protocol_of(url), os.getpid())
     return file_system, file_system._strip_protocol(url)
 

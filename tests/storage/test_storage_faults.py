@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from fault_proxy import FaultProxy, Request
-from scaletrain import storage, storage_bucket, storage_retry
+from scaletrain import storage
 from scaletrain.errors import StorageError
+from scaletrain.storage import bucket as bucket_store
+from scaletrain.storage import retry
 
 MIB = 2**20
 
@@ -17,7 +19,7 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait little between attempts."""
-    monkeypatch.setattr(storage_retry, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.001)
 
 
 @pytest.fixture(params=["s3", "gcs"])
@@ -74,24 +76,24 @@ def test_a_store_that_stays_busy_is_an_error_after_a_bounded_number_of_attempts(
     proxy.inject("answer", anything, times=1000, status=503)
     with pytest.raises(StorageError, match="overloaded"):
         storage.write_bytes(storage.join(root, "x"), b"x")
-    assert len(proxy.requests) == storage_retry.ATTEMPTS
+    assert len(proxy.requests) == retry.ATTEMPTS
 
 
 def test_the_waits_grow_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each wait is drawn anew, from a range that doubles up to a bound: workers do not come back in step."""
     waits: list[float] = []
-    monkeypatch.setattr(storage_retry, "FIRST_WAIT_S", 0.2)
-    monkeypatch.setattr(storage_retry.time, "sleep", waits.append)
+    monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.2)
+    monkeypatch.setattr(retry.time, "sleep", waits.append)
 
     def busy() -> None:
         raise ConnectionError
 
     for _ in range(50):
         with pytest.raises(ConnectionError):
-            storage_retry.retried(busy)
-    by_attempt = [waits[number :: storage_retry.ATTEMPTS - 1] for number in range(storage_retry.ATTEMPTS - 1)]
+            retry.retried(busy)
+    by_attempt = [waits[number :: retry.ATTEMPTS - 1] for number in range(retry.ATTEMPTS - 1)]
     for number, drawn in enumerate(by_attempt):
-        bound_s = min(storage_retry.LONGEST_WAIT_S, 0.2 * 2**number)
+        bound_s = min(retry.LONGEST_WAIT_S, 0.2 * 2**number)
         assert max(drawn) <= bound_s and len(set(drawn)) > 40
         assert bound_s / 2 < max(drawn)
 
@@ -161,7 +163,7 @@ def test_a_creation_whose_answer_was_lost_is_ours(faulty: tuple[str, FaultProxy]
 def test_of_many_creators_with_lost_answers_exactly_one_wins(faulty: tuple[str, FaultProxy]) -> None:
     """Also when the first answers are lost, and all write the same bytes, one of many creators is told True."""
     root, proxy = faulty
-    proxy.inject("drop_answer", writes, times=storage_retry.ATTEMPTS - 1)
+    proxy.inject("drop_answer", writes, times=retry.ATTEMPTS - 1)
     with ThreadPoolExecutor(12) as pool:
         won = list(pool.map(lambda _: storage.create(storage.join(root, "attempt"), b"x"), range(12)))
     assert won.count(True) == 1
@@ -224,7 +226,7 @@ def test_a_failed_page_is_asked_for_again_and_not_the_whole_listing(faulty: tupl
         storage.write_bytes(storage.join(root, f"many/{number}"), b"")
     proxy.reset()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage_bucket, "_PAGE_OBJECTS", 2)
+        patch.setattr(bucket_store, "_PAGE_OBJECTS", 2)
         proxy.inject("answer", lambda request: "oken=" in request.target, status=503, times=2)
         assert len(storage.list_objects(storage.join(root, "many"))) == 5
     assert len(proxy.requests) == 3 + 2

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from scaletrain.log import get_logger
-from scaletrain.storage_errors import is_transient
+from scaletrain.storage.errors import is_transient
 
 ATTEMPTS = 8
 FIRST_WAIT_S = 0.2

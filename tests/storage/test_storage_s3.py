@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from fault_proxy import FaultProxy
-from scaletrain import storage, storage_retry
+from scaletrain import storage
 from scaletrain.errors import AccessError, NotFoundError, StorageError
+from scaletrain.storage import retry
 
 
 @pytest.fixture(autouse=True)
 def fresh_connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Wait little between attempts, and let no test see another's options through a connection that was kept."""
-    monkeypatch.setattr(storage_retry, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.001)
     yield
     storage.configure("s3://any", {})
 
