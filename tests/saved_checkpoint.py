@@ -1,13 +1,41 @@
 """A small committed checkpoint of two parameters, written by any number of ranks."""
 
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
+import numpy.typing as npt
 
 from scaletrain import checkpoint
-from scaletrain.checkpoint import Manifest, Slice
+from scaletrain.checkpoint import Extent, FileRecord, Manifest
 from scaletrain.layout import RunLayout
 
 SHAPES = {"embed": (40, 10), "norm": (7,)}
 VALUES = {name: np.arange(np.prod(shape), dtype=np.float32) + 0.5 for name, shape in SHAPES.items()}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A range of one flattened fp32 tensor, shape [length]."""
+
+    kind: str
+    name: str
+    offset: int
+    values: npt.NDArray[np.float32]
+
+
+def write_shard(checkpoint_url: str, file_name: str, slices: Sequence[Slice]) -> FileRecord:
+    """Store slices as one rank's file of a checkpoint."""
+    layout = checkpoint.lay_out([Extent(each.kind, each.name, each.offset, each.values.size) for each in slices])
+    image = b"".join([layout.header, *(each.values.tobytes() for each in slices)])
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(image)
+        file.flush()
+        return checkpoint.store_shard(
+            checkpoint_url, file_name, Path(file.name), image=memoryview(image), header_bytes=len(layout.header)
+        )
 
 
 def save(run: RunLayout, step: int, *, world_size: int = 2, parent: int | None = None) -> Manifest:
@@ -21,7 +49,7 @@ def save(run: RunLayout, step: int, *, world_size: int = 2, parent: int | None =
             slices += [
                 Slice(kind, name, start, sign * values[start:stop]) for kind, sign in (("fp32", 1), ("exp_avg", -1))
             ]
-        records.append(checkpoint.write_shard(url, f"rank-{rank:05d}.safetensors", slices))
+        records.append(write_shard(url, f"rank-{rank:05d}.safetensors", slices))
     manifest = Manifest(
         step=step,
         samples_seen=step * 8,

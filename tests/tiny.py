@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from saved_checkpoint import Slice, write_shard
 from scaletrain import checkpoint, storage
 from scaletrain.config import Config, LoraSection, ModelSection
 from scaletrain.config_file import dump_config
@@ -111,8 +112,8 @@ def commit(
         for name, parameter in trained.items():
             values = parameter.detach().numpy().ravel()
             start, stop = (0, len(values) // 3) if rank == 0 else (len(values) // 3, len(values))
-            slices.append(checkpoint.Slice("fp32", name, start, values[start:stop]))
-        records.append(checkpoint.write_shard(url, f"rank-{rank:05d}.safetensors", slices))
+            slices.append(Slice("fp32", name, start, values[start:stop]))
+        records.append(write_shard(url, f"rank-{rank:05d}.safetensors", slices))
     manifest = checkpoint.Manifest(
         step=step,
         samples_seen=4 * step,

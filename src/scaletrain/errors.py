@@ -10,7 +10,8 @@
     ├── StorageError            exit 1  reading or writing a URL failed
     │   ├── NotFoundError       exit 2  no such object, bucket or folder
     │   └── AccessError         exit 2  no credentials, or not allowed
-    └── CheckpointError         exit 2  a checkpoint is damaged, or belongs to another model
+    └── CheckpointError         exit 2  a checkpoint cannot be used, or belongs to another model
+        └── DamagedError        exit 2  bytes of a checkpoint are not those that were committed
     Interrupted                 exit 130  asked to stop; the state was saved first
 
 Third-party errors are translated once, where they are caught (`raise ... from exc`). A message says what is wrong,
@@ -82,9 +83,13 @@ class AccessError(StorageError):
 
 
 class CheckpointError(ScaletrainError):
-    """A checkpoint is damaged, or belongs to another model."""
+    """A checkpoint cannot be used, or belongs to another model."""
 
     exit_code = 2
+
+
+class DamagedError(CheckpointError):
+    """Bytes of a checkpoint are not those that were committed."""
 
 
 class Interrupted(ScaletrainError):

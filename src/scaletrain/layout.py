@@ -66,12 +66,25 @@ class RunLayout:
     def attempts(self) -> str:
         return join(self.url, "attempts")
 
+    @property
+    def newest_hint(self) -> str:
+        """The step that was committed last, for readers whose listing is stale; only a manifest makes it true."""
+        return join(self.checkpoints, "newest")
+
     def checkpoint(self, step: int) -> str:
         return join(self.checkpoints, f"step-{step:08d}")
 
     def attempt(self, number: int) -> str:
         """The file whose conditional creation makes `number` this attempt's and nobody else's."""
-        return join(self.attempts, f"attempt-{number:04d}.json")
+        return self.attempt_file(number, "json")
+
+    def attempt_from(self, number: int, step: int) -> str:
+        """The file whose name states from which step an attempt went on."""
+        return self.attempt_file(number, f"from-{step:08d}")
+
+    def attempt_file(self, number: int, kind: str) -> str:
+        """A file about an attempt: json, ended, heartbeat, from-00000100."""
+        return join(self.attempts, f"attempt-{number:04d}.{kind}")
 
     def stop_request(self, attempt: int) -> str:
         """The file whose existence asks an attempt to finish its step, save and end."""

@@ -1,17 +1,19 @@
 """commits: the newest that is whole is the latest, and pruning never removes the one that a resume needs."""
 
+from dataclasses import replace
+
 import pytest
 
-from saved_checkpoint import save
-from scaletrain import checkpoint, storage
-from scaletrain.errors import NotFoundError
+from saved_checkpoint import save, write_shard
+from scaletrain import attempts, checkpoint, storage
+from scaletrain.errors import NotFoundError, TrainingError
 from scaletrain.layout import RunLayout
 
 
 def test_latest_ignores_an_uncommitted_step(run: RunLayout) -> None:
     """A folder without a manifest was never committed."""
     save(run, 10)
-    checkpoint.write_shard(run.checkpoint(20), "rank-00000.safetensors", [])
+    write_shard(run.checkpoint(20), "rank-00000.safetensors", [])
     newest = checkpoint.latest(run)
     assert newest is not None
     assert newest.step == 10
@@ -41,13 +43,47 @@ def test_latest_falls_back_to_the_newest_that_verifies(run: RunLayout, damage: s
 
 
 def test_prune_keeps_the_newest_and_sweeps_what_was_never_committed(run: RunLayout) -> None:
-    """keep=2 leaves two commits, removes older ones and old leftovers, and spares a save that is under way."""
+    """keep=2 leaves two commits and the save that is under way; older commits and all leftovers go."""
     for step in (10, 20, 30, 40):
         save(run, step)
-    for step in (15, 50):
-        checkpoint.write_shard(run.checkpoint(step), "rank-00000.safetensors", [])
-    assert checkpoint.prune(run, keep=2) == [20, 15, 10]
+    for step, attempt in ((15, 1), (50, 2), (60, 1)):
+        write_shard(run.checkpoint(step), f"attempt-{attempt:04d}.rank-00000-of-00001.safetensors", [])
+    assert checkpoint.prune(run, keep=2, attempt=2) == [60, 20, 15, 10]
     assert storage.list_folders(run.checkpoints) == ["step-00000030", "step-00000040", "step-00000050"]
+
+
+def test_a_commit_of_an_attempt_that_was_taken_over_does_not_count(run: RunLayout) -> None:
+    """What attempt 1 commits beyond the step that attempt 2 went on from is passed over, however late it comes."""
+    save(run, 10)
+    attempts.begin(run, 2, 10)
+    save(run, 20)
+    newest = checkpoint.latest(run)
+    assert newest is not None
+    assert newest.step == 10
+
+
+def test_an_attempt_that_was_taken_over_never_replaces_a_commit(run: RunLayout) -> None:
+    """Both come to step 20; the newer attempt's commit stays, whoever is first."""
+    old = save(run, 20)
+    newer = checkpoint.commit(run.checkpoint(20), replace(old, attempt=2))
+    with pytest.raises(TrainingError, match="attempt 2 has taken the run over"):
+        checkpoint.commit(run.checkpoint(20), old)
+    assert checkpoint.load_manifest(run.checkpoint(20)) == newer
+
+
+def test_a_stale_listing_does_not_hide_the_newest(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that lists neither the newest folder nor its files is asked for them by name."""
+    save(run, 10)
+    save(run, 20)
+    storage.write_text(run.newest_hint, "20")
+    list_folders, list_objects = storage.list_folders, storage.list_objects
+    monkeypatch.setattr(storage, "list_folders", lambda url: [n for n in list_folders(url) if not n.endswith("20")])
+    monkeypatch.setattr(
+        storage, "list_objects", lambda url: [o for o in list_objects(url) if "/step-00000020/" not in o.url]
+    )
+    newest = checkpoint.latest(run)
+    assert newest is not None
+    assert newest.step == 20
 
 
 def test_prune_counts_only_checkpoints_that_can_be_loaded(run: RunLayout) -> None:
@@ -55,7 +91,7 @@ def test_prune_counts_only_checkpoints_that_can_be_loaded(run: RunLayout) -> Non
     for step in (10, 20):
         save(run, step)
     (storage.local_path(run.checkpoint(20)) / "rank-00000.safetensors").unlink()
-    checkpoint.prune(run, keep=1)
+    checkpoint.prune(run, keep=1, attempt=1)
     newest = checkpoint.latest(run)
     assert newest is not None
     assert newest.step == 10

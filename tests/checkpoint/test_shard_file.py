@@ -6,7 +6,7 @@ from safetensors.numpy import load_file
 
 from saved_checkpoint import VALUES, save
 from scaletrain import checkpoint, storage
-from scaletrain.checkpoint import shard_file
+from scaletrain.checkpoint import shard_file, shard_image
 from scaletrain.errors import CheckpointError
 from scaletrain.layout import RunLayout
 
@@ -39,7 +39,8 @@ def test_every_flipped_bit_is_found_before_use(run: RunLayout) -> None:
 
 def test_a_chunk_boundary_splits_no_value(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges that lie across chunks, and files of many chunks, read and verify the same."""
-    monkeypatch.setattr(shard_file, "CHUNK_BYTES", 37)
+    for module in (shard_file, shard_image):
+        monkeypatch.setattr(module, "CHUNK_BYTES", 37)
     committed = save(run, 10)
     assert len(committed.files[0].chunks) > 20
     source = checkpoint.open_checkpoint(run.checkpoint(10))

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from saved_checkpoint import Slice, write_shard
 from scaletrain import checkpoint, storage
-from scaletrain.checkpoint import Manifest, Slice
+from scaletrain.checkpoint import Manifest
 from scaletrain.config import Config
 from scaletrain.data.prepare import prepare
 from scaletrain.data.shards import load_index
@@ -56,7 +57,7 @@ def _commit(config: Config, *, step: int, scale: float) -> Manifest:
     model = load_model(model_url, config.model, dtype=torch.float32, attention="sdpa", seed=config.seed)
     trained = {name: p.detach() * scale for name, p in model.named_parameters() if p.requires_grad}
     slices = [Slice("fp32", name, 0, values.flatten().numpy()) for name, values in trained.items()]
-    record = checkpoint.write_shard(run.checkpoint(step), "rank-00000.safetensors", slices)
+    record = write_shard(run.checkpoint(step), "rank-00000.safetensors", slices)
     manifest = Manifest(
         step=step,
         samples_seen=4 * step,
@@ -142,7 +143,7 @@ def test_a_checkpoint_of_another_model_is_refused(config: Config) -> None:
     """Weights that the model has no place for are an error, not a guess."""
     manifest = _commit(config, step=1, scale=1.0)
     run = RunLayout(config.storage.root, config.name)
-    record = checkpoint.write_shard(
+    record = write_shard(
         run.checkpoint(1), "rank-00000.safetensors", [Slice("fp32", "other.weight", 0, torch.ones(4).numpy())]
     )
     changed = {**vars(manifest), "parameters": {"other.weight": (4,)}, "files": (record,)}

@@ -9,21 +9,31 @@ ever unpickled.
 
 from scaletrain.checkpoint.commits import check_sizes, commit, latest, prune, verify
 from scaletrain.checkpoint.manifest import MANIFEST, FileRecord, Manifest, load_manifest
+from scaletrain.checkpoint.persister import Committed, Failed, Save, Setup, Stored
 from scaletrain.checkpoint.reader import Checkpoint, open_checkpoint
-from scaletrain.checkpoint.shard_file import Slice, write_shard
+from scaletrain.checkpoint.shard_image import Extent, ShardLayout, lay_out, store_shard
+from scaletrain.checkpoint.shared_image import SharedImage
 
 __all__ = [
     "MANIFEST",
     "Checkpoint",
+    "Committed",
+    "Extent",
+    "Failed",
     "FileRecord",
     "Manifest",
-    "Slice",
+    "Save",
+    "Setup",
+    "ShardLayout",
+    "SharedImage",
+    "Stored",
     "check_sizes",
     "commit",
     "latest",
+    "lay_out",
     "load_manifest",
     "open_checkpoint",
     "prune",
+    "store_shard",
     "verify",
-    "write_shard",
 ]

@@ -1,27 +1,36 @@
 """Committing checkpoints, finding the newest that is whole, and removing old ones."""
 
+import re
+from collections.abc import Collection
 from dataclasses import asdict
 
 import orjson
 
 from scaletrain import storage
+from scaletrain.attempts import Attempts, read_attempts
 from scaletrain.checkpoint.manifest import MANIFEST, Manifest, load_manifest, seal
 from scaletrain.checkpoint.shard_file import VerifiedFile
-from scaletrain.errors import CheckpointError, NotFoundError
+from scaletrain.errors import CheckpointError, NotFoundError, TrainingError
 from scaletrain.layout import RunLayout, step_of
 from scaletrain.log import get_logger
+
+_ATTEMPT = re.compile(r"attempt-(\d+)\.")
 
 log = get_logger(__name__)
 
 
-def latest(run: RunLayout) -> Manifest | None:
+def latest(run: RunLayout, *, passing_over: Collection[int] = ()) -> Manifest | None:
     """The newest checkpoint whose manifest is whole and whose files have the sizes it states; None if there is none.
 
     This is the only answer to "latest": retry, resume, evaluate, export and serve all ask it. A newer folder that
-    does not verify is passed over with a warning that says why; one without a manifest was never committed.
+    does not verify is passed over with a warning that says why; one without a manifest was never committed; one that
+    an attempt committed after a newer attempt had gone on without it does not count. `passing_over` names steps whose
+    bytes were found to be damaged.
     """
-    for step in _step_folders(run):
-        found = _check(run.checkpoint(step))
+    known = read_attempts(run)
+    steps = {*_step_folders(run), *_hinted_step(run)} - set(passing_over)
+    for step in sorted(steps, reverse=True):
+        found = _check(run.checkpoint(step), known)
         if isinstance(found, Manifest):
             return found
         if isinstance(found, CheckpointError):
@@ -30,24 +39,45 @@ def latest(run: RunLayout) -> Manifest | None:
 
 
 def commit(checkpoint_url: str, manifest: Manifest) -> Manifest:
-    """Write the manifest, which makes the checkpoint real; every file must have been written before."""
+    """Write the manifest, which makes the checkpoint real; every file must have been written before.
+
+    It never takes the place of a newer attempt's: then TrainingError is raised. An older attempt's, which does not
+    count any more, is removed.
+    """
     sealed = seal(manifest)
-    storage.write_bytes(
-        storage.join(checkpoint_url, MANIFEST), orjson.dumps(asdict(sealed), option=orjson.OPT_INDENT_2)
-    )
+    url = storage.join(checkpoint_url, MANIFEST)
+    while not storage.create(url, orjson.dumps(asdict(sealed), option=orjson.OPT_INDENT_2)):
+        try:
+            there = load_manifest(checkpoint_url)
+        except NotFoundError:
+            continue
+        except CheckpointError as error:
+            log.warning("replacing a damaged manifest: %s", error)
+        else:
+            if there.attempt > manifest.attempt:
+                raise TrainingError(
+                    f"attempt {manifest.attempt} ends without its checkpoint of step {manifest.step}: attempt "
+                    f"{there.attempt} has taken the run over and has committed that step"
+                )
+        storage.remove(url)
     return sealed
 
 
-def prune(run: RunLayout, *, keep: int) -> list[int]:
-    """Remove all but the newest `keep` checkpoints that are whole, and everything else that is older than the newest.
+def prune(run: RunLayout, *, keep: int, attempt: int) -> list[int]:
+    """Remove all but the newest `keep` checkpoints that count and are whole, and what `attempt` does not need.
 
-    Returns the steps that were removed. Each manifest goes first, so that no half-removed folder looks committed.
+    That is everything older than the newest one, and what older attempts left beyond it. Returns the steps that were
+    removed. Each manifest goes first, so that no half-removed folder looks committed.
     """
-    steps = _step_folders(run)
-    whole = [step for step in steps if isinstance(_check(run.checkpoint(step)), Manifest)]
+    known, steps = read_attempts(run), _step_folders(run)
+    whole = [step for step in steps if isinstance(_check(run.checkpoint(step), known), Manifest)]
     if not whole:
         return []
-    removed = [step for step in steps if step not in whole[:keep] and step < whole[0]]
+    removed = [
+        step
+        for step in steps
+        if step not in whole[:keep] and (step < whole[0] or _is_abandoned(run.checkpoint(step), attempt))
+    ]
     for step in removed:
         storage.remove(storage.join(run.checkpoint(step), MANIFEST))
         storage.remove(run.checkpoint(step))
@@ -58,11 +88,14 @@ def check_sizes(checkpoint_url: str, manifest: Manifest) -> None:
     """Raise CheckpointError unless every file of the manifest is there with its size."""
     found = {info.url.rsplit("/", 1)[-1]: info.size_bytes for info in storage.list_objects(checkpoint_url)}
     for file in manifest.files:
+        url = storage.join(checkpoint_url, file.name)
         size = found.get(file.name)
         if size is None:
-            raise CheckpointError(f"{storage.join(checkpoint_url, file.name)} is missing")
+            try:
+                size = storage.info(url).size_bytes  # a listing may be stale, an object is not
+            except NotFoundError:
+                raise CheckpointError(f"{url} is missing") from None
         if size != file.size_bytes:
-            url = storage.join(checkpoint_url, file.name)
             raise CheckpointError(f"{url} has {size} bytes, its manifest says {file.size_bytes}")
 
 
@@ -77,10 +110,12 @@ def verify(checkpoint_url: str) -> Manifest:
     return manifest
 
 
-def _check(checkpoint_url: str) -> Manifest | CheckpointError | None:
-    """The manifest of a whole checkpoint, what is wrong with a damaged one, None where nothing was committed."""
+def _check(checkpoint_url: str, known: Attempts) -> Manifest | CheckpointError | None:
+    """The manifest of a whole checkpoint, what is wrong with a damaged one, None where nothing counts."""
     try:
         manifest = load_manifest(checkpoint_url)
+        if not known.counts(manifest.attempt, manifest.step):
+            return None
         check_sizes(checkpoint_url, manifest)
     except NotFoundError:
         return None
@@ -89,7 +124,21 @@ def _check(checkpoint_url: str) -> Manifest | CheckpointError | None:
     return manifest
 
 
+def _is_abandoned(checkpoint_url: str, attempt: int) -> bool:
+    """Whether a folder beyond the newest checkpoint has no file of this attempt or a newer one, which saves there."""
+    names = (info.url.rsplit("/", 1)[-1] for info in storage.list_objects(checkpoint_url))
+    return all(int(match[1]) < attempt for name in names if (match := _ATTEMPT.match(name)))
+
+
 def _step_folders(run: RunLayout) -> list[int]:
     """The steps that have a folder, newest first."""
     steps = (step_of(name) for name in storage.list_folders(run.checkpoints))
     return sorted((step for step in steps if step is not None), reverse=True)
+
+
+def _hinted_step(run: RunLayout) -> tuple[int, ...]:
+    """The step that was committed last, for where the listing does not show it yet; its manifest decides."""
+    try:
+        return (int(storage.read_bytes(run.newest_hint)),)
+    except (NotFoundError, ValueError):
+        return ()

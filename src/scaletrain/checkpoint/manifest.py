@@ -12,6 +12,7 @@ from scaletrain.errors import CheckpointError
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+CHUNK_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from scaletrain import storage
 from scaletrain.checkpoint.manifest import Manifest, load_manifest
 from scaletrain.checkpoint.shard_file import VerifiedFile, split_key
-from scaletrain.errors import CheckpointError
+from scaletrain.errors import CheckpointError, DamagedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +69,7 @@ class Checkpoint:
                 values[low - offset : high - offset] = np.frombuffer(data, dtype=np.float32)
                 filled += high - low
         if filled != length:
-            raise CheckpointError(f"{self.url} holds {filled} of {length} elements of {kind} of {name}")
+            raise DamagedError(f"{self.url} holds {filled} of {length} elements of {kind} of {name}")
         return values
 
 

@@ -8,7 +8,7 @@ and on the loss, the samples and whether to stop (after the update).
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,12 +16,12 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
-from scaletrain import checkpoint
+from scaletrain import attempts, checkpoint
 from scaletrain.config import Config
 from scaletrain.data.loader import MicroBatch, ReadPlan, StepBatch, sample_ids, steps_local, steps_ray
 from scaletrain.data.shards import DatasetIndex, load_index
 from scaletrain.devices import memory_bytes, peak_flops
-from scaletrain.errors import CheckpointError, TrainingError
+from scaletrain.errors import CheckpointError, DamagedError, TrainingError
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
 from scaletrain.metrics import StepMetrics
@@ -30,8 +30,8 @@ from scaletrain.model.loss import LossModel
 from scaletrain.train import debug, ledger, state, zero
 from scaletrain.train.ahead import Ahead
 from scaletrain.train.records import Records
+from scaletrain.train.saver import Position, Saver
 from scaletrain.train.schedule import learning_rate
-from scaletrain.train.state import Position
 from scaletrain.train.validation import validation_loss
 from scaletrain.train.worker import Worker
 
@@ -77,6 +77,7 @@ class _Totals:
     tokens: int
     samples_digest: int
     stop: bool
+    save_failed: bool
 
 
 def train(
@@ -92,27 +93,30 @@ def train(
     `on_lines` gets rank 0's new lines of metrics, twice a second. Raises TrainingError (a non-finite loss), DataError,
     CheckpointError, StorageError.
     """
-    newest = _newest_commit(job, worker)
-    position = state.position_of(newest) if newest else Position(0, 0, 0, 0, ledger.GENESIS, None)
-    if position.step >= job.last_step:
-        return position.step
+    start = _newest_commit(job, worker)
+    if start is not None and start.step >= job.last_step:
+        return start.step
     config, index = job.config, load_index(job.dataset_url)
-    plan = _read_plan(job, worker, index, position.step)
-    read = steps_ray if job.reader == "ray" else steps_local
 
     with ExitStack() as stack:
-        batches = stack.enter_context(Ahead(read(plan)))  # its start-up hides behind the engine's
+        plan, batches = _open_batches(stack, job, worker, index, start)  # their start-up hides behind the engine's
         engine = _start_engine(job, plan)
-        if newest is not None:
-            position = state.load(engine, checkpoint.Checkpoint(job.run.checkpoint(newest.step), newest))
+        restored = _restore(job, worker, engine, start)
+        if restored != start:
+            plan, batches = _open_batches(stack, job, worker, index, restored)
+        position = state.position_of(restored) if restored else Position(0, 0, 0, 0, ledger.GENESIS, None)
+        if worker.rank == 0:
+            attempts.check_newest(job.run, job.attempt)
+            attempts.begin(job.run, job.attempt, position.step)
         records = _open_records(stack, job, worker, on_lines)
         profiler = _open_debug_tools(stack, job, worker, engine, position.step)
+        saver = stack.enter_context(_open_saver(job, worker, engine))
         flops_per_token = _flops_per_token(engine, index.seq_len)
         clock, stall_s = time.perf_counter(), 0.0
         for batch in batches:
             if config.debug.dump_batch and batch.step == plan.first_step and worker.rank == 0:
                 debug.show_batch(batch.micro_batches[0], load_tokenizer(job.model_url))
-            totals = _step(job, worker, engine, batch, plan, should_stop)
+            totals = _step(job, worker, engine, batch, plan, should_stop, saver)
             line = _ledger_line(batch, plan, index, totals.samples_digest, position.ledger_hash)
             position = replace(
                 position,
@@ -123,6 +127,8 @@ def train(
                 ledger_hash=line.hash,
             )
             validation = _validate(job, worker, engine, index, position.step)
+            if totals.save_failed:
+                saver.finish()  # raises, on every rank
             now = time.perf_counter()
             if records is not None:
                 metrics = StepMetrics(
@@ -149,11 +155,12 @@ def train(
                 profiler.step()
             ending = totals.stop or position.step == job.last_step
             if ending or position.step % config.checkpoint.every_steps == 0:
-                _commit(job, worker, engine, position, records)
+                saver.save(position, before_commit=records.flush if records is not None else _nothing)
                 position = replace(position, parent_step=position.step)
                 stall_s = time.perf_counter() - clock
             if ending:
                 break
+        saver.finish()
     return position.step
 
 
@@ -161,7 +168,13 @@ def train(
 
 
 def _step(
-    job: Job, worker: Worker, engine: Any, batch: StepBatch, plan: ReadPlan, should_stop: Callable[[], bool]
+    job: Job,
+    worker: Worker,
+    engine: Any,
+    batch: StepBatch,
+    plan: ReadPlan,
+    should_stop: Callable[[], bool],
+    saver: Saver,
 ) -> _Totals:
     """Forward, backward and update of one global batch; the loss is per supervised token over all of it."""
     step = batch.step + 1
@@ -182,10 +195,11 @@ def _step(
     tokens = sum(micro.tokens for micro in batch.micro_batches if micro.weight)
     stop = worker.rank == 0 and should_stop()
     digest = _samples_digest(batch, plan, worker)
-    sums = torch.tensor([0.0, supervised, tokens, digest, stop], dtype=torch.float64, device=worker.device)
+    told = [0.0, supervised, tokens, digest, stop, saver.failed]
+    sums = torch.tensor(told, dtype=torch.float64, device=worker.device)
     sums[0] = loss_sum
     _all_reduce(sums, worker)
-    total_loss, supervised_tokens, total_tokens, total_digest, stopping = sums.tolist()
+    total_loss, supervised_tokens, total_tokens, total_digest, stopping, failed_saves = sums.tolist()
     loss = total_loss / max(supervised_tokens, 1)
     if not math.isfinite(loss) or not math.isfinite(grad_norm):
         ids = sorted(int(i) for micro in batch.micro_batches for i in micro.sample_ids)
@@ -193,7 +207,16 @@ def _step(
             f"step {step}: loss {loss}, gradient norm {grad_norm}; this step was not saved. Rank {worker.rank} had the "
             f"samples {ids}. Lower train.learning_rate, or find the module with debug.check_nan=true"
         )
-    return _Totals(loss, grad_norm, rate, int(supervised_tokens), int(total_tokens), int(total_digest), bool(stopping))
+    return _Totals(
+        loss=loss,
+        grad_norm=grad_norm,
+        learning_rate=rate,
+        supervised_tokens=int(supervised_tokens),
+        tokens=int(total_tokens),
+        samples_digest=int(total_digest),
+        stop=bool(stopping),
+        save_failed=bool(failed_saves),
+    )
 
 
 def _forward(job: Job, worker: Worker, engine: Any, micro: MicroBatch) -> torch.Tensor:
@@ -247,24 +270,12 @@ def _validate(job: Job, worker: Worker, engine: Any, index: DatasetIndex, step: 
     return loss
 
 
-def _commit(job: Job, worker: Worker, engine: Any, position: Position, records: Records | None) -> None:
-    """Save and commit; the records of all steps up to this one are in the bucket before it."""
-    if records is not None:
-        records.flush()
-    manifest = state.save(
-        engine, job.run, position, attempt=job.attempt, model_url=job.model_url, precision=job.precision
-    )
-    if worker.rank == 0:
-        log.debug("committed step %d (%.1f MB)", manifest.step, manifest.size_bytes / 1e6)
-        checkpoint.prune(job.run, keep=job.config.checkpoint.keep)
-
-
 # ---- the start -----------------------------------------------------------------------------------------------------
 
 
-def _newest_commit(job: Job, worker: Worker) -> checkpoint.Manifest | None:
-    """Rank 0 looks for the newest commit that verifies, and all ranks take its word."""
-    box = [checkpoint.latest(job.run)] if worker.rank == 0 else [None]
+def _newest_commit(job: Job, worker: Worker, *, passing_over: Collection[int] = ()) -> checkpoint.Manifest | None:
+    """Rank 0 looks for the newest commit that is whole, and all ranks take its word."""
+    box = [checkpoint.latest(job.run, passing_over=passing_over)] if worker.rank == 0 else [None]
     if worker.world_size > 1:
         dist.broadcast_object_list(box, src=0)
     manifest = box[0]
@@ -279,6 +290,48 @@ def _newest_commit(job: Job, worker: Worker) -> checkpoint.Manifest | None:
             f"{job.precision}: set train.precision={manifest.precision}"
         )
     return manifest
+
+
+def _restore(job: Job, worker: Worker, engine: Any, newest: checkpoint.Manifest | None) -> checkpoint.Manifest | None:
+    """Load the newest commit whose bytes verify, `newest` if it does; returns it, or None where there is no commit."""
+    damaged: list[DamagedError] = []
+    passed_over: list[int] = []
+    while newest is not None:
+        complaint = state.load(engine, job.run.checkpoint(newest.step), newest)
+        if complaint is None:
+            return newest
+        damaged.append(complaint)
+        passed_over.append(newest.step)
+        if worker.rank == 0:
+            log.warning("passing over step %d: %s", newest.step, complaint)
+        newest = _newest_commit(job, worker, passing_over=passed_over)
+    if damaged:
+        raise CheckpointError(
+            f"no checkpoint of {job.run.url} can be loaded: {'; '.join(map(str, damaged))}. Bring an older version of "
+            "these files back (a bucket made by `scaletrain cluster init` keeps them), or start anew with name=..."
+        )
+    return None
+
+
+def _open_batches(
+    stack: ExitStack, job: Job, worker: Worker, index: DatasetIndex, start: checkpoint.Manifest | None
+) -> tuple[ReadPlan, Ahead[StepBatch]]:
+    """Begin to read what comes after a checkpoint."""
+    plan = _read_plan(job, worker, index, start.step if start else 0)
+    read = steps_ray if job.reader == "ray" else steps_local
+    return plan, stack.enter_context(Ahead(read(plan)))
+
+
+def _open_saver(job: Job, worker: Worker, engine: Any) -> Saver:
+    return Saver(
+        engine,
+        job.run,
+        worker,
+        attempt=job.attempt,
+        model_url=job.model_url,
+        precision=job.precision,
+        keep=job.config.checkpoint.keep,
+    )
 
 
 def _read_plan(job: Job, worker: Worker, index: DatasetIndex, first_step: int) -> ReadPlan:
@@ -328,6 +381,10 @@ def _open_debug_tools(stack: ExitStack, job: Job, worker: Worker, engine: Any, s
 
 
 # ---- helpers -------------------------------------------------------------------------------------------------------
+
+
+def _nothing() -> None:
+    """What ranks without records have to do before a commit."""
 
 
 def _all_reduce(tensor: torch.Tensor, worker: Worker) -> None:

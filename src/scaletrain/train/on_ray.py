@@ -49,11 +49,11 @@ def count_gpus() -> int:
 def run_on_ray(
     job: Job,
     *,
-    claim: Callable[[Job], Job],
+    claim: Callable[[Job], AbstractContextManager[Job]],
     stop: threading.Event,
     on_lines: Callable[[Sequence[bytes]], None],
 ) -> None:
-    """Run attempts until one ends by itself; `claim` gives each its number.
+    """Run attempts until one ends by itself; `claim` gives each its number, for as long as it lasts.
 
     Raises the ScaletrainError that ended the run, ClusterError where too few workers come, or TrainingError when
     workers are lost again and again without a commit in between.
@@ -68,8 +68,8 @@ def run_on_ray(
         )
         before = checkpoint.latest(job.run)
         try:
-            job = claim(job)
-            _run_attempt(job, group, stop=stop, on_lines=on_lines)
+            with claim(job) as job:
+                _run_attempt(job, group, stop=stop, on_lines=on_lines)
             return
         except _WorkersLost as lost:
             after = checkpoint.latest(job.run)

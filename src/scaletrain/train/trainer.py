@@ -8,15 +8,13 @@ does not wait.
 import math
 import signal
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from types import FrameType, TracebackType
 from typing import Self
 
-import orjson
-
-from scaletrain import checkpoint, devices, storage
+from scaletrain import attempts, checkpoint, devices, storage
 from scaletrain.config import Config
 from scaletrain.config_file import check_resume, dump_config, load_config
 from scaletrain.data.prepare import prepare
@@ -83,11 +81,13 @@ def _run(job: Job, *, local: bool) -> Summary:
         return Summary(run.url, first_step, job.total_steps, first_step)
     if first_step:
         log.info("going on from step %d", first_step)
+    attempts.refuse_a_second(run)
     with _StopRequest() as stop, Display(name=name, total_steps=job.total_steps, first_step=first_step) as display:
         if local:
-            run_local(_claim_attempt(job), stop=stop.asked, on_lines=display.show)
+            with _attempt(job) as claimed:
+                run_local(claimed, stop=stop.asked, on_lines=display.show)
         else:
-            on_ray.run_on_ray(job, claim=_claim_attempt, stop=stop.asked, on_lines=display.show)
+            on_ray.run_on_ray(job, claim=_attempt, stop=stop.asked, on_lines=display.show)
     step = _committed_step(run)
     if step < job.last_step:
         raise Interrupted(f"stopped at step {step} of {job.total_steps}, saved; the same command goes on from there")
@@ -117,15 +117,12 @@ def _committed_step(run: RunLayout) -> int:
     return newest.step if newest else 0
 
 
-def _claim_attempt(job: Job) -> Job:
-    """Take the next free attempt number by creating its file; nobody else can have the same."""
-    record = orjson.dumps(
-        {"started": datetime.now(UTC).isoformat(timespec="seconds"), "step": _committed_step(job.run)}
-    )
-    number = 1 + len([o for o in storage.list_objects(job.run.attempts) if o.url.endswith(".json")])
-    while not storage.create(job.run.attempt(number), record):
-        number += 1
-    return replace(job, attempt=number)
+@contextmanager
+def _attempt(job: Job) -> Iterator[Job]:
+    """Take the next attempt number, and show that this process lives for as long as the attempt lasts."""
+    number = attempts.claim(job.run)
+    with attempts.Heartbeat(job.run, number):
+        yield replace(job, attempt=number)
 
 
 def _with_absolute_root(config: Config) -> Config:

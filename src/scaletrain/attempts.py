@@ -1,0 +1,223 @@
+"""The attempts of a run: which there were, from which step each one went on, and whose commits count.
+
+An attempt is one unbroken stretch of training. Its number is taken by creating a file that nobody else can create,
+and is the fencing token in every manifest: once a newer attempt has gone on from some step, what an older one commits
+beyond that step does not count, however late it arrives. Everything is told by the names of small files, so that one
+listing answers every question:
+
+    attempt-0003.json                 claimed; when, by which process on which machine
+    attempt-0003.from-00000120        its workers went on from the commit of step 120
+    attempt-0003.heartbeat            rewritten every few seconds while its driver lives
+    attempt-0003.ended                its driver has seen it end
+"""
+
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import orjson
+
+from scaletrain import storage
+from scaletrain.errors import NotFoundError, ScaletrainError, TrainingError
+from scaletrain.layout import RunLayout
+from scaletrain.log import get_logger
+
+HEARTBEAT_S = 10.0
+_SILENT_S = 3.5 * HEARTBEAT_S  # no sign for so long, by the observer's own clock, and an attempt counts as dead
+_FILE = re.compile(r"attempt-(\d+)\.(?:json|ended|from-(\d+))$")
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """What one listing tells; `resumed_from` has the step of each attempt whose workers have begun."""
+
+    claimed: tuple[int, ...]
+    ended: tuple[int, ...]
+    resumed_from: Mapping[int, int]
+
+    @property
+    def newest(self) -> int:
+        """The newest attempt's number; 0 where there is none."""
+        return max(self.claimed, default=0)
+
+    def last_step_of(self, attempt: int) -> int | None:
+        """The last step of an attempt that counts; None where no later attempt has gone on without the rest."""
+        return min((step for number, step in self.resumed_from.items() if number > attempt), default=None)
+
+    def counts(self, attempt: int, step: int) -> bool:
+        """Whether what an attempt did up to a step is part of the run."""
+        last = self.last_step_of(attempt)
+        return last is None or step <= last
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who made an attempt; `machine` is the same for two processes only if they see each other's pids.
+
+    `process_started` is in clock ticks since that machine's boot, which no change of its clock moves.
+    """
+
+    started: str
+    host: str
+    machine: str
+    pid: int
+    process_started: int
+
+
+def read_attempts(run: RunLayout) -> Attempts:
+    """List the attempts of a run."""
+    claimed, ended, resumed_from = [], [], {}
+    for info in storage.list_objects(run.attempts):
+        match = _FILE.search(info.url)
+        if match is None:
+            continue
+        number = int(match[1])
+        if match[2] is not None:
+            resumed_from[number] = int(match[2])
+        elif info.url.endswith(".json"):
+            claimed.append(number)
+        else:
+            ended.append(number)
+    return Attempts(tuple(sorted(claimed)), tuple(sorted(ended)), resumed_from)
+
+
+def claim(run: RunLayout) -> int:
+    """Take the next free number; nobody else can have the same."""
+    record = orjson.dumps(asdict(_this_process()))
+    number = read_attempts(run).newest + 1
+    while not storage.create(run.attempt(number), record):
+        number += 1
+    return number
+
+
+def begin(run: RunLayout, attempt: int, step: int) -> None:
+    """State that an attempt goes on from the commit of `step` (0: from nothing); called before its first own step."""
+    storage.write_bytes(run.attempt_from(attempt, step), b"")
+
+
+def check_newest(run: RunLayout, attempt: int) -> None:
+    """Raise TrainingError where a newer attempt has been claimed: this one has to end."""
+    newest = read_attempts(run).newest
+    if newest > attempt:
+        raise TrainingError(
+            f"attempt {attempt} of {run.name} ends: attempt {newest} has taken the run over, and what this one did "
+            "after its last commit does not count"
+        )
+
+
+def refuse_a_second(run: RunLayout) -> None:
+    """Raise TrainingError where another process trains this run at this moment.
+
+    A dead process of this machine is known at once. An attempt elsewhere that has not said that it ended is watched
+    for some half a minute, by this machine's clock alone; if its heartbeat stands still, the run is free.
+    """
+    known = read_attempts(run)
+    if known.newest == 0 or known.newest in known.ended:
+        return
+    owner = _read_claim(run, known.newest)
+    if owner is None:
+        return
+    here = _this_process()
+    if owner.machine == here.machine:
+        if owner.pid != here.pid and _start_of(owner.pid) == owner.process_started:
+            raise _is_trained_elsewhere(run, known.newest, owner)
+        return
+    log.info(
+        "attempt %d of %s on %s has not said that it ended; looking for %.0f s whether it lives",
+        *(known.newest, run.name, owner.host, _SILENT_S),
+    )
+    first, deadline = _heartbeat_of(run, known.newest), time.monotonic() + _SILENT_S
+    while time.monotonic() < deadline:
+        time.sleep(min(1.0, _SILENT_S / 10))
+        if known.newest in read_attempts(run).ended:
+            return
+        if _heartbeat_of(run, known.newest) != first:
+            raise _is_trained_elsewhere(run, known.newest, owner)
+
+
+class Heartbeat:
+    """Shows others that an attempt's driver lives, and at the end that it has ended."""
+
+    def __init__(self, run: RunLayout, attempt: int) -> None:
+        self._run = run
+        self._attempt = attempt
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ending.set()
+        self._thread.join()
+        try:
+            storage.write_bytes(self._run.attempt_file(self._attempt, "ended"), b"")
+            storage.remove(self._run.attempt_file(self._attempt, "heartbeat"))
+        except ScaletrainError as failure:
+            log.warning("cannot note that attempt %d has ended: %s", self._attempt, failure)
+
+    def _beat(self) -> None:
+        beats = 0
+        while True:
+            try:
+                storage.write_bytes(self._run.attempt_file(self._attempt, "heartbeat"), str(beats).encode())
+            except ScaletrainError as failure:
+                log.warning("cannot write the heartbeat of attempt %d: %s", self._attempt, failure)
+            beats += 1
+            if self._ending.wait(HEARTBEAT_S):
+                return
+
+
+def _this_process() -> Claim:
+    return Claim(
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        host=socket.gethostname(),
+        machine=f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}",
+        pid=os.getpid(),
+        process_started=_start_of(os.getpid()) or 0,
+    )
+
+
+def _start_of(pid: int) -> int | None:
+    """When a process of this machine started; None where there is none, or it is dead and only not yet reaped."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def _read_claim(run: RunLayout, attempt: int) -> Claim | None:
+    """Who made an attempt; None for one that an older version made, which says nothing of its process."""
+    try:
+        return Claim(**orjson.loads(storage.read_bytes(run.attempt(attempt))))
+    except (TypeError, orjson.JSONDecodeError):
+        return None
+
+
+def _heartbeat_of(run: RunLayout, attempt: int) -> bytes:
+    try:
+        return storage.read_bytes(run.attempt_file(attempt, "heartbeat"))
+    except NotFoundError:
+        return b""
+
+
+def _is_trained_elsewhere(run: RunLayout, attempt: int, owner: Claim) -> TrainingError:
+    return TrainingError(
+        f"{run.name} is being trained at this moment: attempt {attempt}, process {owner.pid} on {owner.host}, since "
+        f"{owner.started}. Stop it first (Ctrl-C there, or `scaletrain stop {run.name}` for a cluster's job), or give "
+        "this run another name: name=..."
+    )
