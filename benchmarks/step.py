@@ -31,8 +31,8 @@ from scaletrain.metrics import RecordWriter, StepMetrics
 from scaletrain.model.build import load_model
 from scaletrain.model.loss import LossModel
 from scaletrain.train import loop, zero
+from scaletrain.train.job import Job
 from scaletrain.train.local import process_group
-from scaletrain.train.loop import Job
 from scaletrain.train.records import Records
 from scaletrain.train.worker import Worker, prepare_process
 

@@ -57,12 +57,19 @@ def train(
     prepared: Prepared, name: str, *, workers: int = 2, attempt: int = 1, **overrides: object
 ) -> list[dict[str, Any]]:
     """Train to the end (or debug.stop_after) with real processes; returns the run's metrics, a dict a step."""
+    job = make_job(prepared, name, workers=workers, attempt=attempt, **overrides)
+    run_processes(workers, _train, job)
+    return read_records(RunLayout(prepared.root, name).metrics)
+
+
+def make_job(prepared: Prepared, name: str, *, workers: int = 2, attempt: int = 1, **overrides: object) -> Any:
+    """What the workers of an attempt are told, but for Ray."""
     from scaletrain.data.shards import load_index
-    from scaletrain.train.loop import Job
+    from scaletrain.train.job import Job
     from scaletrain.train.trainer import count_steps
 
     config = tiny_config(prepared.root, name=name, scaling__workers=workers, **overrides)
-    job = Job(
+    return Job(
         config=config,
         dataset_url=prepared.dataset_url,
         model_url=prepared.model_url,
@@ -73,8 +80,6 @@ def train(
         attention="sdpa",
         reader="local",
     )
-    run_processes(workers, _train, job)
-    return read_records(RunLayout(prepared.root, name).metrics)
 
 
 def run_processes(workers: int, target: Callable[..., Any], *args: Any) -> list[Any]:

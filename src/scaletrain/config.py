@@ -204,6 +204,7 @@ class TrainSection(Section):
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
     eps: Positive = Field(1e-8, description="AdamW's")
     max_grad_norm: Annotated[Float, Field(ge=0)] = Field(1.0, description="0: no clipping")
+    max_skipped_steps: Number = Field(3, description="in a row, for a loss or gradient that is not finite")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on CPU")
     device: Literal["auto", "cuda", "cpu"] = Field("auto", description="cuda without a GPU is an error")
     deterministic: bool = Field(False, description="same machine and worker count: the same bits")

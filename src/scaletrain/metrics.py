@@ -124,6 +124,7 @@ class StepMetrics:
 
     `loss` is per supervised token over the global batch; `step_s` the wall time from one step's end to the next,
     of which `data_wait_s` was waiting for rows and `checkpoint_stall_s` saving; `mfu` the share of the device's peak.
+    `skipped`: the loss or a gradient was not finite (both are null then), and nothing was learned.
     """
 
     step: int
@@ -142,6 +143,7 @@ class StepMetrics:
     mfu: float | None = None
     validation_loss: float | None = None
     validation_perplexity: float | None = None
+    skipped: bool | None = None
 
     def record(self) -> dict[str, object]:
         """The line as it is written, with the time in UTC."""

@@ -77,7 +77,7 @@ def runs_table(runs: list[RunState]) -> "Table":
     table = Table("run", "step", "loss", "checkpoints", "attempts", "last step at")
     for run in runs:
         metrics = run.last_metrics
-        loss = f"{metrics['loss']:.4f}" if metrics else "-"
+        loss = "-" if metrics.get("loss") is None else f"{metrics['loss']:.4f}"
         committed = sum(not one.problem for one in run.checkpoints)
         table.add_row(run.name, str(run.step), loss, str(committed), str(run.attempts), str(metrics.get("time", "-")))
     return table

@@ -181,8 +181,8 @@ def _gather_records(setup: Setup, step: int, own: FileRecord, worker: _WorkerLin
         while not storage.exists(_record_url(setup, step, rank)):
             if time.monotonic() > deadline:
                 raise CheckpointError(
-                    f"rank {rank} has not stored its part of step {step} in {_PATIENCE_S / 60:.0f} minutes; see whether "
-                    "its machine can reach the bucket (`scaletrain doctor --cluster FILE`)"
+                    f"rank {rank} has not stored its part of step {step} in {_PATIENCE_S / 60:.0f} minutes; see "
+                    "whether its machine can reach the bucket (`scaletrain doctor --cluster FILE`)"
                 )
             worker.look(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_POLL_S)

@@ -36,6 +36,10 @@ class Ahead(Generic[Item]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the thread; what it has read is dropped."""
         self._stopping.set()
         self._thread.join(timeout=5.0)
 

@@ -68,7 +68,7 @@ class Display:
 
 def _status(metrics: dict[str, Any]) -> str:
     parts = [
-        f"loss {metrics['loss']:.4f}",
+        "skipped" if metrics["loss"] is None else f"loss {metrics['loss']:.4f}",
         f"lr {metrics['learning_rate']:.2e}",
         f"{metrics['tokens_per_s']:,.0f} tokens/s",
     ]

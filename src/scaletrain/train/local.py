@@ -8,7 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from scaletrain.train.loop import Job, train
+from scaletrain.train.job import Job
+from scaletrain.train.loop import train
 from scaletrain.train.worker import Worker, prepare_process
 
 

@@ -18,7 +18,7 @@ from scaletrain import checkpoint, ray_autoscaler, ray_cluster, storage
 from scaletrain.config import Config, WorkerRange
 from scaletrain.errors import ScaletrainError, TrainingError
 from scaletrain.log import get_logger, setup_logging
-from scaletrain.train.loop import Job
+from scaletrain.train.job import Job
 from scaletrain.train.waiting import WorkerGroup, wait_for_workers
 from scaletrain.train.worker import Worker, available_cpus
 

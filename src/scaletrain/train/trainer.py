@@ -24,8 +24,8 @@ from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
 from scaletrain.train import on_ray
 from scaletrain.train.display import Display
+from scaletrain.train.job import Job
 from scaletrain.train.local import run_local
-from scaletrain.train.loop import Job
 
 log = get_logger(__name__)
 

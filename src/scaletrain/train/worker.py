@@ -28,7 +28,7 @@ def prepare_process(worker: Worker, *, deterministic: bool) -> None:
     import torch
 
     os.environ["DS_ACCELERATOR"] = worker.device.type
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # what it warns of, it prints to stdout
     if worker.device.type == "cpu":
         torch.set_num_threads(max(1, available_cpus() // worker.local_world_size))
         build_extensions()

@@ -5,6 +5,7 @@ and the number of workers. This module is the only one that knows those forms: `
 views addressed by (parameter, offset, length), and `publish_weights` carries changed masters into the model.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -163,18 +164,27 @@ def accumulate(engine: Any, loss: torch.Tensor) -> None:
         engine.step()
 
 
-def update(engine: Any) -> float:
+def update(engine: Any) -> float | None:
     """Make the optimizer's update at the end of a step; returns the 2-norm of its gradients before clipping.
 
-    All ranks must call it, once all micro batches of the step have gone through `accumulate`.
+    All ranks must call it, once all micro batches of the step have gone through `accumulate`. Where a gradient is not
+    finite on any rank, all of them drop the gradients, change nothing and return None.
     """
     if engine.zero_optimization_stage() > 0:
-        engine.step()
-        return float(engine.get_global_grad_norm())
+        engine.step()  # finds it by the norm, which all ranks share
+        return None if engine.optimizer.overflow else float(engine.get_global_grad_norm())
     gradients = [p.grad for _, p in named_trainable(engine) if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    engine.step()
-    return float(norm)
+    norm = float(torch.nn.utils.get_total_norm(gradients))
+    if math.isfinite(norm):
+        engine.step()
+        return norm
+    # Everything else that the engine does at the end of a step has to happen: it counts micro batches, for one.
+    engine.optimizer.step = lambda: None
+    try:
+        engine.step()
+    finally:
+        del engine.optimizer.step
+    return None
 
 
 # ---- the forms that DeepSpeed keeps state in -------------------------------------------------------------------------

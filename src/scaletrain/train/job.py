@@ -1,0 +1,35 @@
+"""What an attempt's workers are told: the same for each of them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from scaletrain.config import Config
+from scaletrain.layout import RunLayout
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that an attempt's workers need; the same on each of them.
+
+    Device, precision and attention are resolved (never "auto"); `reader` names who reads the shards: Ray Data's
+    tasks, or this process. `attempt` is the fencing token that goes into every manifest.
+    """
+
+    config: Config
+    dataset_url: str
+    model_url: str
+    attempt: int
+    total_steps: int
+    device: Literal["cuda", "cpu"]
+    precision: Literal["fp32", "bf16"]
+    attention: Literal["sdpa", "flex"]
+    reader: Literal["ray", "local"]
+
+    @property
+    def run(self) -> RunLayout:
+        return RunLayout(self.config.storage.root, self.config.name)
+
+    @property
+    def last_step(self) -> int:
+        """Where this attempt ends, if nobody stops it before."""
+        return min(self.total_steps, self.config.debug.stop_after or self.total_steps)

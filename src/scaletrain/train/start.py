@@ -1,0 +1,106 @@
+"""Where an attempt begins: the newest commit that verifies, the rows after it, and an engine with its state."""
+
+from collections.abc import Collection
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from scaletrain import checkpoint
+from scaletrain.data.loader import ReadPlan, StepBatch, steps_local, steps_ray
+from scaletrain.data.shards import DatasetIndex
+from scaletrain.errors import CheckpointError, DamagedError, ScaletrainError
+from scaletrain.log import get_logger
+from scaletrain.model.build import load_model
+from scaletrain.model.loss import LossModel
+from scaletrain.train import state, zero
+from scaletrain.train.ahead import Ahead
+from scaletrain.train.job import Job
+from scaletrain.train.worker import Worker
+
+log = get_logger(__name__)
+
+
+def newest_commit(job: Job, worker: Worker, *, passing_over: Collection[int] = ()) -> checkpoint.Manifest | None:
+    """Rank 0 looks for the newest commit that is whole, and all ranks take its word."""
+    box: list[checkpoint.Manifest | ScaletrainError | None] = [None]
+    if worker.rank == 0:
+        try:
+            box = [checkpoint.latest(job.run, passing_over=passing_over)]
+        except ScaletrainError as error:
+            box = [error]
+    if worker.world_size > 1:
+        dist.broadcast_object_list(box, src=0)
+    manifest = box[0]
+    if isinstance(manifest, ScaletrainError):
+        raise manifest
+    if manifest is not None and manifest.model_url.rsplit("/", 1)[-1] != job.model_url.rsplit("/", 1)[-1]:
+        raise CheckpointError(
+            f"{job.run.checkpoint(manifest.step)} was trained from {manifest.model_url}, this run starts from "
+            f"{job.model_url}: give the run another name, or its old model back"
+        )
+    if manifest is not None and manifest.precision != job.precision:
+        raise CheckpointError(
+            f"{job.run.checkpoint(manifest.step)} was trained in {manifest.precision}, this attempt would go on in "
+            f"{job.precision}: set train.precision={manifest.precision}"
+        )
+    return manifest
+
+
+def restore(job: Job, worker: Worker, engine: Any, newest: checkpoint.Manifest | None) -> checkpoint.Manifest | None:
+    """Load the newest commit whose bytes verify, `newest` if it does; returns it, or None where there is no commit."""
+    damaged: list[DamagedError] = []
+    passed_over: list[int] = []
+    while newest is not None:
+        complaint = state.load(engine, job.run.checkpoint(newest.step), newest)
+        if complaint is None:
+            return newest
+        damaged.append(complaint)
+        passed_over.append(newest.step)
+        if worker.rank == 0:
+            log.warning("passing over step %d: %s", newest.step, complaint)
+        newest = newest_commit(job, worker, passing_over=passed_over)
+    if damaged:
+        raise CheckpointError(
+            f"no checkpoint of {job.run.url} can be loaded: {'; '.join(map(str, damaged))}. Bring an older version of "
+            "these files back (a bucket made by `scaletrain cluster init` keeps them), or start anew with name=..."
+        )
+    return None
+
+
+def open_batches(
+    stack: ExitStack, job: Job, worker: Worker, index: DatasetIndex, start: checkpoint.Manifest | None
+) -> tuple[ReadPlan, Ahead[StepBatch]]:
+    """Begin to read what comes after a checkpoint."""
+    plan = _read_plan(job, worker, index, start.step if start else 0)
+    read = steps_ray if job.reader == "ray" else steps_local
+    return plan, stack.enter_context(Ahead(read(plan)))
+
+
+def start_engine(job: Job, plan: ReadPlan) -> Any:
+    config, stage = job.config, job.config.zero.stage
+    dtype = torch.bfloat16 if job.precision == "bf16" and stage > 0 else torch.float32
+    partitioned = (
+        zero.deepspeed_config(config, rounds=plan.rounds, precision=job.precision)
+        if stage == 3 and plan.world_size > 1
+        else None
+    )
+    model = load_model(
+        job.model_url, config.model, dtype=dtype, attention=job.attention, seed=config.seed, zero3=partitioned
+    )
+    return zero.build_engine(LossModel(model), config, rounds=plan.rounds, precision=job.precision)
+
+
+def _read_plan(job: Job, worker: Worker, index: DatasetIndex, first_step: int) -> ReadPlan:
+    return ReadPlan(
+        dataset_url=job.dataset_url,
+        index=index,
+        seed=job.config.seed,
+        global_batch_size=job.config.train.global_batch_size,
+        micro_batch_size=job.config.train.micro_batch_size,
+        world_size=worker.world_size,
+        rank=worker.rank,
+        first_step=first_step,
+        stop_step=job.last_step,
+    )

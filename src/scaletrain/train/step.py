@@ -1,0 +1,158 @@
+"""One step: the gradients of a global batch, the update, and what all ranks have to agree on.
+
+Two small all-reduces agree on the number of supervised tokens (before the first backward, so that the loss is per
+supervised token of the whole global batch) and on the loss, the samples and whether to stop (after the update). A step
+whose loss or gradients are not finite, on any rank, changes nothing on all of them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from scaletrain.data.loader import MicroBatch, ReadPlan, StepBatch
+from scaletrain.errors import TrainingError
+from scaletrain.log import get_logger
+from scaletrain.train import ledger, zero
+from scaletrain.train.job import Job
+from scaletrain.train.saver import Saver
+from scaletrain.train.schedule import learning_rate
+from scaletrain.train.worker import Worker
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class StepTotals:
+    """One step, summed over all ranks; `skipped`: it was not finite, and nothing was learned.
+
+    `not_finite` has the samples of the micro batches whose loss was not; none where only a gradient was not.
+    """
+
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    supervised_tokens: int
+    tokens: int
+    samples_digest: int
+    stop: bool
+    save_failed: bool
+    skipped: bool
+    not_finite: tuple[int, ...]
+
+
+def run_step(
+    job: Job,
+    worker: Worker,
+    engine: Any,
+    batch: StepBatch,
+    plan: ReadPlan,
+    should_stop: Callable[[], bool],
+    saver: Saver,
+) -> StepTotals:
+    """Forward, backward and update of one global batch; the loss is per supervised token over all of it."""
+    step = batch.step + 1
+    _seed_dropout(job.config.seed, step, worker)
+    rate = learning_rate(job.config.train, step, job.total_steps)
+    zero.set_learning_rate(engine, rate)
+    supervised = sum(micro.supervised_tokens for micro in batch.micro_batches)
+    agreed = torch.tensor([supervised], dtype=torch.float32, device=worker.device)
+    _all_reduce(agreed, worker)
+    # DeepSpeed averages over ranks; the sum over ranks, per supervised token, is what we want.
+    scale = worker.world_size / agreed.clamp(min=1)[0]
+    loss_sum = torch.zeros((), dtype=torch.float64, device=worker.device)
+    losses = []
+    for micro in batch.micro_batches:
+        micro_loss = forward(job, worker, engine, micro)
+        losses.append(micro_loss.detach())
+        loss_sum += losses[-1] * micro.weight
+        zero.accumulate(engine, micro_loss * (scale * micro.weight))
+    grad_norm = zero.update(engine)
+    tokens = sum(micro.tokens for micro in batch.micro_batches if micro.weight)
+    stop = worker.rank == 0 and should_stop()
+    digest = _samples_digest(batch, plan, worker)
+    told = [0.0, supervised, tokens, digest, stop, saver.failed]
+    sums = torch.tensor(told, dtype=torch.float64, device=worker.device)
+    sums[0] = loss_sum
+    _all_reduce(sums, worker)
+    total_loss, supervised_tokens, total_tokens, total_digest, stopping, failed_saves = sums.tolist()
+    loss = total_loss / max(supervised_tokens, 1)
+    not_finite: tuple[int, ...] = ()
+    if grad_norm is None:
+        not_finite = _find_not_finite(batch, losses, worker)
+        if worker.rank == 0:
+            cause = f"the loss of the micro batches of samples {not_finite}" if not_finite else "a gradient"
+            log.warning("step %d was skipped on all workers: %s is not finite", step, cause)
+    elif not math.isfinite(loss):
+        raise TrainingError(f"step {step}: loss {loss} with gradients of norm {grad_norm}; this step was not saved")
+    return StepTotals(
+        loss=loss,
+        grad_norm=math.nan if grad_norm is None else grad_norm,
+        learning_rate=rate,
+        supervised_tokens=int(supervised_tokens),
+        tokens=int(total_tokens),
+        samples_digest=int(total_digest),
+        stop=bool(stopping),
+        save_failed=bool(failed_saves),
+        skipped=grad_norm is None,
+        not_finite=not_finite,
+    )
+
+
+def forward(job: Job, worker: Worker, engine: Any, micro: MicroBatch) -> torch.Tensor:
+    """The loss of a micro batch, summed over its supervised tokens, in fp32."""
+    input_ids, labels, positions, documents = (
+        torch.from_numpy(array).to(worker.device, torch.long, non_blocking=True)
+        for array in (micro.input_ids, micro.labels, micro.positions, micro.documents)
+    )
+    # ZeRO 0 keeps fp32 weights, so bf16 is autocast there; above, the weights themselves are bf16.
+    autocast = job.precision == "bf16" and job.config.zero.stage == 0
+    with torch.autocast(worker.device.type, torch.bfloat16) if autocast else nullcontext():
+        loss: torch.Tensor = engine(input_ids=input_ids, labels=labels, positions=positions, documents=documents)
+    return loss
+
+
+def _find_not_finite(batch: StepBatch, losses: Sequence[torch.Tensor], worker: Worker) -> tuple[int, ...]:
+    """The samples of all ranks' micro batches whose loss is not finite; every rank must call it."""
+    ours = [
+        int(sample)
+        for micro, loss in zip(batch.micro_batches, losses, strict=True)
+        if micro.weight and not loss.isfinite()
+        for sample in micro.sample_ids
+    ]
+    found: list[list[int] | None] = [ours]
+    if worker.world_size > 1:
+        found = [None] * worker.world_size
+        dist.all_gather_object(found, ours)
+    return tuple(sorted(sample for each in found for sample in each or ()))
+
+
+def _samples_digest(batch: StepBatch, plan: ReadPlan, worker: Worker) -> int:
+    """What this rank read of the step, as a number that adds up over the ranks."""
+    first = batch.step * plan.global_batch_size
+    digest = 0
+    for round_number, micro in enumerate(batch.micro_batches):
+        if micro.weight:
+            place = (round_number * worker.world_size + worker.rank) * plan.micro_batch_size
+            digest += ledger.batch_digest(micro.sample_ids, first + place)
+    return digest
+
+
+def _all_reduce(tensor: torch.Tensor, worker: Worker) -> None:
+    if worker.world_size > 1:
+        dist.all_reduce(tensor)
+
+
+def _seed_dropout(seed: int, step: int, worker: Worker) -> None:
+    """Make dropout a function of (seed, step, rank), so that a resumed step draws what it would have drawn.
+
+    The device's own generator alone is seeded: torch.manual_seed seeks out every kind of device, for over 1 ms.
+    """
+    generator = torch.default_generator
+    if worker.device.type == "cuda":
+        generator = torch.cuda.default_generators[worker.device.index or 0]
+    generator.manual_seed((seed * 1_000_003 + step * 8_191 + worker.rank) % (1 << 63))
