@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from mmap import mmap
 from multiprocessing.connection import Connection
@@ -144,10 +145,8 @@ class _WorkerLine:
         return None
 
     def tell(self, reply: Reply) -> None:
-        try:
+        with suppress(OSError):  # what a worker that is gone had said before is still to be read
             self._connection.send(reply)
-        except OSError:
-            self._gone_since = self._gone_since or time.monotonic()
 
     def look(self, wait_s: float) -> None:
         """Look for what the worker says, for so long; raises _WorkerGone some time after it has ended."""
