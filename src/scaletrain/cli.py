@@ -256,3 +256,19 @@ def show(run: RunName, root: Root = "bucket", as_json: Json = False) -> None:
 
     found = read_run(find_run_of(run, root))
     print_result(found.record(), as_json=as_json, display=lambda: run_display(found))
+
+
+@app.command()
+@reported
+def verify(run: RunName, root: Root = "bucket", as_json: Json = False) -> None:
+    """Prove from the bucket alone that a run lost and repeated nothing, and that its checkpoints are whole.
+
+    Every committed step has to be there once, with the samples of its place in the order of the data, chained by hash;
+    every byte of every checkpoint has to match its checksum. Ends with 1 where anything does not, and says what.
+    """
+    from scaletrain.verify import verdict_display, verify_run
+
+    found = verify_run(find_run_of(run, root))
+    print_result(found.record(), as_json=as_json, display=lambda: verdict_display(found))
+    if found.problems:
+        raise typer.Exit(1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from scaletrain.storage import join
 
+_PART = re.compile(r"attempt-(\d{4,})\.part-\d{4,}\.jsonl$")
 _STEP_FOLDER = re.compile(r"^step-(\d{8,})$")
 
 
@@ -21,6 +22,12 @@ def model_url(root: str, name: str) -> str:
 def part_name(attempt: int, part: int) -> str:
     """File name of one uploaded part of an attempt's line-by-line records."""
     return f"attempt-{attempt:04d}.part-{part:04d}.jsonl"
+
+
+def attempt_of_part(name_or_url: str) -> int | None:
+    """The attempt that an uploaded part is of, or None for any other file."""
+    match = _PART.search(name_or_url)
+    return int(match[1]) if match else None
 
 
 @dataclass(frozen=True)

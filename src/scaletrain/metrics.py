@@ -11,7 +11,7 @@ import orjson
 
 from scaletrain import storage
 from scaletrain.errors import StorageError
-from scaletrain.layout import part_name
+from scaletrain.layout import attempt_of_part, part_name
 from scaletrain.log import get_logger
 
 UPLOAD_EVERY_S = 10.0
@@ -103,19 +103,33 @@ class RecordWriter:
                 next_upload = time.monotonic() + UPLOAD_EVERY_S
 
 
-def read_records(folder_url: str) -> list[dict[str, object]]:
+def read_records(
+    folder_url: str, *, last_step_of: Callable[[int], int | None] = lambda attempt: None
+) -> list[dict[str, object]]:
     """One record for each step of a run's folder, in the order of steps.
 
-    A step that was trained again after a resume counts as the newest attempt trained it.
+    A step that was trained again after a resume counts as the newest attempt trained it; `last_step_of` tells the last
+    step of an attempt that counts, None where all do (see `attempts.Attempts`).
     """
     by_step: dict[int, dict[str, object]] = {}
+    for attempt, records in sorted(read_attempt_records(folder_url).items()):
+        last = last_step_of(attempt)
+        by_step.update((step, record) for step, record in records.items() if last is None or step <= last)
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def read_attempt_records(folder_url: str) -> dict[int, dict[int, dict[str, object]]]:
+    """Every record of a run's folder, by attempt and step."""
+    found: dict[int, dict[int, dict[str, object]]] = {}
     for info in storage.list_objects(folder_url):
-        if not info.url.endswith(".jsonl"):
+        attempt = attempt_of_part(info.url)
+        if attempt is None:
             continue
+        records = found.setdefault(attempt, {})
         for line in storage.read_bytes(info.url).splitlines():
             record = orjson.loads(line)
-            by_step[record["step"]] = record
-    return [by_step[step] for step in sorted(by_step)]
+            records[record["step"]] = record
+    return found
 
 
 @dataclass(frozen=True)

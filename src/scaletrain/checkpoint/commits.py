@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import orjson
@@ -14,6 +15,7 @@ from scaletrain.errors import CheckpointError, NotFoundError, TrainingError
 from scaletrain.layout import RunLayout, step_of
 from scaletrain.log import get_logger
 
+_PARALLEL_READS = 8
 _ATTEMPT = re.compile(r"attempt-(\d+)\.")
 
 log = get_logger(__name__)
@@ -103,10 +105,11 @@ def verify(checkpoint_url: str) -> Manifest:
     """Read every byte of a checkpoint against its checksums; raises CheckpointError that names file and chunk."""
     manifest = load_manifest(checkpoint_url)
     check_sizes(checkpoint_url, manifest)
-    for record in manifest.files:
-        file = VerifiedFile(storage.join(checkpoint_url, record.name), record)
-        for chunk in range(len(record.chunks)):
-            file.chunk(chunk)
+    with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+        for record in manifest.files:
+            file = VerifiedFile(storage.join(checkpoint_url, record.name), record)
+            for _ in pool.map(file.chunk, range(len(record.chunks))):
+                pass
     return manifest
 
 

@@ -38,7 +38,8 @@ class Manifest:
 
     `attempt` is the fencing token of the attempt that wrote it, `parent_step` the step that attempt resumed from or
     saved before (None at first), `ledger_hash` the hash of the ledger's line for `step`, `parameters` the shape of
-    every trainable parameter, `scalars` the optimizer step and counters that are not tensors.
+    every trainable parameter, `scalars` the optimizer step and counters that are not tensors. `dataset_url` is where
+    the rows came from (empty in what older versions wrote).
     """
 
     step: int
@@ -54,6 +55,7 @@ class Manifest:
     parameters: Mapping[str, tuple[int, ...]]
     scalars: Mapping[str, float]
     files: tuple[FileRecord, ...]
+    dataset_url: str = ""
     version: int = FORMAT_VERSION
     manifest_hash: str = ""
 
@@ -71,6 +73,7 @@ def load_manifest(checkpoint_url: str) -> Manifest:
     url = storage.join(checkpoint_url, MANIFEST)
     try:
         raw: dict[str, Any] = orjson.loads(storage.read_bytes(url))
+        stated_hash, hashed = raw["manifest_hash"], _hash(raw)
         version = raw["version"]
         if version > FORMAT_VERSION:
             raise CheckpointError(f"{url} has format version {version}; this scaletrain reads up to {FORMAT_VERSION}")
@@ -79,16 +82,16 @@ def load_manifest(checkpoint_url: str) -> Manifest:
         manifest = Manifest(**raw)
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as exc:
         raise CheckpointError(f"{url} is not a manifest ({exc})") from exc
-    if manifest.manifest_hash != _hash(manifest):
+    if stated_hash != hashed:
         raise CheckpointError(f"{url} does not match its own hash: it was changed or damaged after it was committed")
     return manifest
 
 
 def seal(manifest: Manifest) -> Manifest:
     """Return the manifest with its own hash."""
-    return replace(manifest, manifest_hash=_hash(manifest))
+    return replace(manifest, manifest_hash=_hash(asdict(manifest)))
 
 
-def _hash(manifest: Manifest) -> str:
-    body = asdict(replace(manifest, manifest_hash=""))
-    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+def _hash(raw: Mapping[str, Any]) -> str:
+    """Hash a manifest as it is written, so that fields which an older version did not have change nothing."""
+    return hashlib.sha256(orjson.dumps({**raw, "manifest_hash": ""}, option=orjson.OPT_SORT_KEYS)).hexdigest()

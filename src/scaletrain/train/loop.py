@@ -62,7 +62,7 @@ def train(
             attempts.begin(job.run, job.attempt, position.step)
         records = _open_records(stack, job, worker, on_lines)
         profiler = _open_debug_tools(stack, job, worker, engine, position.step)
-        saver = stack.enter_context(_open_saver(job, worker, engine))
+        saver = stack.enter_context(Saver(engine, job, worker))
         flops_per_token = _flops_per_token(engine, index.seq_len)
         clock, stall_s, skipped_in_a_row = time.perf_counter(), 0.0, 0
         for batch in batches:
@@ -145,18 +145,6 @@ def _validate(job: Job, worker: Worker, engine: Any, index: DatasetIndex, step: 
     )
     engine.train()
     return loss
-
-
-def _open_saver(job: Job, worker: Worker, engine: Any) -> Saver:
-    return Saver(
-        engine,
-        job.run,
-        worker,
-        attempt=job.attempt,
-        model_url=job.model_url,
-        precision=job.precision,
-        keep=job.config.checkpoint.keep,
-    )
 
 
 def _open_records(

@@ -29,9 +29,9 @@ from scaletrain.checkpoint import (
     lay_out,
 )
 from scaletrain.errors import ScaletrainError, TrainingError
-from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
 from scaletrain.train import zero
+from scaletrain.train.job import Job
 from scaletrain.train.worker import Worker
 
 _WAKE_EVERY_S = 0.5
@@ -54,25 +54,21 @@ class Position:
 class Saver:
     """One rank's way to checkpoints; every rank of an attempt has one, and makes the same calls at the same steps."""
 
-    def __init__(
-        self, engine: Any, run: RunLayout, worker: Worker, *, attempt: int, model_url: str, precision: str, keep: int
-    ) -> None:
+    def __init__(self, engine: Any, job: Job, worker: Worker) -> None:
         zero.create_moments(engine)
         self._engine = engine
         self._worker = worker
-        self._attempt = attempt
-        self._model_url = model_url
-        self._precision = precision
+        self._job = job
         self._layout = lay_out([extent for extent, _ in self._slices()])
         setup = Setup(
-            run=run,
-            options=storage.options_of(run.root),
-            attempt=attempt,
+            run=job.run,
+            options=storage.options_of(job.run.root),
+            attempt=job.attempt,
             rank=worker.rank,
             world_size=worker.world_size,
             size_bytes=self._layout.size_bytes,
             header_bytes=len(self._layout.header),
-            keep=keep,
+            keep=job.config.checkpoint.keep,
         )
         self._image = SharedImage(setup)
         self._places = _places(self._image, self._layout, worker)
@@ -184,11 +180,12 @@ class Saver:
         return Manifest(
             step=position.step,
             samples_seen=position.samples_seen,
-            attempt=self._attempt,
+            attempt=self._job.attempt,
             world_size=self._worker.world_size,
             zero_stage=self._engine.zero_optimization_stage(),
-            precision=self._precision,
-            model_url=self._model_url,
+            precision=self._job.precision,
+            model_url=self._job.model_url,
+            dataset_url=self._job.dataset_url,
             ledger_hash=position.ledger_hash,
             parent_step=position.parent_step,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
