@@ -38,6 +38,7 @@ LAYERS = {
     "scaletrain.train": 3,
     "scaletrain.cluster": 4,
     "scaletrain.runs": 4,
+    "scaletrain.replay": 4,
     "scaletrain.verify": 4,
     "scaletrain.cli": 5,
     "scaletrain.cli_cluster": 5,

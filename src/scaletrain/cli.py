@@ -272,3 +272,37 @@ def verify(run: RunName, root: Root = "bucket", as_json: Json = False) -> None:
     print_result(found.record(), as_json=as_json, display=lambda: verdict_display(found))
     if found.problems:
         raise typer.Exit(1)
+
+
+@app.command()
+@reported
+def replay(
+    run: RunName,
+    step: Annotated[int, typer.Option("--step", help="counted from 1")],
+    root: Root = "bucket",
+    rank: Annotated[int | None, typer.Option("--rank", help="only what this worker had")] = None,
+    rows: Annotated[int, typer.Option("--rows", help="how many rows to print decoded")] = 2,
+    blame: Annotated[bool, typer.Option("--blame", help="rank the rows by their loss before the step")] = False,
+    local: Annotated[bool, typer.Option("--local", help="stop in Python's debugger just before the step")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cuda or cpu")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Rebuild the exact batch of one step of a run, and look at it.
+
+    With --blame or --local its state is rebuilt too, on one GPU or CPU, from the nearest checkpoint before it. A step
+    that was skipped for a loss that is not finite shows at once which rows did it.
+    """
+    from scaletrain.replay import replay_display, replay_step
+
+    if device not in ("auto", "cuda", "cpu"):
+        raise ConfigError(f"--device={device}: give auto, cuda or cpu")
+    found = replay_step(
+        find_run_of(run, root),
+        step,
+        rank=rank,
+        blame=blame,
+        debugger=local,
+        show_rows=rows,
+        device=device,  # type: ignore[arg-type]
+    )
+    print_result(found.record(), as_json=as_json, display=lambda: replay_display(found))

@@ -64,11 +64,15 @@ def train(
         profiler = _open_debug_tools(stack, job, worker, engine, position.step)
         saver = stack.enter_context(Saver(engine, job, worker))
         flops_per_token = _flops_per_token(engine, index.seq_len)
+
+        def ask() -> tuple[bool, bool]:
+            return worker.rank == 0 and should_stop(), saver.failed
+
         clock, stall_s, skipped_in_a_row = time.perf_counter(), 0.0, 0
         for batch in batches:
             if config.debug.dump_batch and batch.step == plan.first_step and worker.rank == 0:
                 debug.show_batch(batch.micro_batches[0], load_tokenizer(job.model_url))
-            totals = run_step(job, worker, engine, batch, plan, should_stop, saver)
+            totals = run_step(job, worker, engine, batch, plan, ask=ask)
             line = _ledger_line(batch, plan, index, totals.samples_digest, position.ledger_hash)
             position = replace(
                 position,

@@ -19,7 +19,6 @@ from scaletrain.errors import TrainingError
 from scaletrain.log import get_logger
 from scaletrain.train import ledger, zero
 from scaletrain.train.job import Job
-from scaletrain.train.saver import Saver
 from scaletrain.train.schedule import learning_rate
 from scaletrain.train.worker import Worker
 
@@ -51,10 +50,13 @@ def run_step(
     engine: Any,
     batch: StepBatch,
     plan: ReadPlan,
-    should_stop: Callable[[], bool],
-    saver: Saver,
+    *,
+    ask: Callable[[], tuple[bool, bool]],
 ) -> StepTotals:
-    """Forward, backward and update of one global batch; the loss is per supervised token over all of it."""
+    """Forward, backward and update of one global batch; the loss is per supervised token over all of it.
+
+    `ask` is called once, after the update: whether this rank wants to stop, and whether its last save failed.
+    """
     step = batch.step + 1
     _seed_dropout(job.config.seed, step, worker)
     rate = learning_rate(job.config.train, step, job.total_steps)
@@ -73,9 +75,9 @@ def run_step(
         zero.accumulate(engine, micro_loss * (scale * micro.weight))
     grad_norm = zero.update(engine)
     tokens = sum(micro.tokens for micro in batch.micro_batches if micro.weight)
-    stop = worker.rank == 0 and should_stop()
+    stop, save_failed = ask()
     digest = _samples_digest(batch, plan, worker)
-    told = [0.0, supervised, tokens, digest, stop, saver.failed]
+    told = [0.0, supervised, tokens, digest, stop, save_failed]
     sums = torch.tensor(told, dtype=torch.float64, device=worker.device)
     sums[0] = loss_sum
     _all_reduce(sums, worker)

@@ -1,0 +1,310 @@
+"""One step of a run again: its exact batch, decoded; its state, from the nearest checkpoint; which rows are to blame.
+
+The batch is a function of seed and step, so it is there for any step, whether anything of it is left or not. The state
+before a step is the newest checkpoint before it, trained on in this process up to that step, on one GPU or CPU.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+from scaletrain import checkpoint, devices, storage
+from scaletrain.attempts import read_attempts
+from scaletrain.checkpoint import Manifest
+from scaletrain.config import Config
+from scaletrain.config_file import load_config
+from scaletrain.data.loader import MicroBatch, ReadPlan, StepBatch, sample_ids, steps_local
+from scaletrain.data.prepare import prepare
+from scaletrain.data.shards import DatasetIndex, load_index
+from scaletrain.errors import ConfigError, NotFoundError
+from scaletrain.layout import RunLayout, dataset_url, model_url
+from scaletrain.log import get_logger, progress
+from scaletrain.metrics import read_records
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from scaletrain.train.job import Job
+    from scaletrain.train.worker import Worker
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class ReplayedRow:
+    """One packed row of the step; `loss` is per supervised token, before the step's update, where it was asked for."""
+
+    sample: int
+    epoch: int
+    rank: int
+    tokens: int
+    supervised_tokens: int
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A step as it was: `loss` is what it comes to here, `recorded_loss` what the run wrote down at the time.
+
+    `state_from` is the checkpoint that the state was rebuilt from (0: the beginning), None where only the batch was.
+    """
+
+    run: str
+    step: int
+    rows: tuple[ReplayedRow, ...]
+    in_ledger: bool | None
+    state_from: int | None
+    loss: float | None
+    recorded_loss: float | None
+
+    def record(self) -> dict[str, object]:
+        """The replay as plain data."""
+        return asdict(self)
+
+
+def replay_step(
+    run: RunLayout,
+    step: int,
+    *,
+    rank: int | None = None,
+    blame: bool = False,
+    debugger: bool = False,
+    show_rows: int = 2,
+    device: Literal["auto", "cuda", "cpu"] = "auto",
+) -> Replay:
+    """Rebuild a step's batch, print its first rows decoded and, with `blame` or `debugger`, rebuild its state too.
+
+    `rank` leaves only the rows of one worker of the time. `blame` sorts the rows by their loss, the highest first;
+    `debugger` stops in Python's debugger just before the step. Raises ConfigError for a step or rank that never was.
+    """
+    from scaletrain.model.build import load_tokenizer
+    from scaletrain.train import debug
+
+    config, newest = _read_run(run, step)
+    job = _job_of(run, config, newest, device)
+    index = load_index(job.dataset_url)
+    known = read_attempts(run)
+    ledger = {line["step"]: line for line in read_records(run.ledger, last_step_of=known.last_step_of)}
+    metrics: dict[Any, Any] = {
+        line["step"]: line for line in read_records(run.metrics, last_step_of=known.last_step_of)
+    }
+    world_size = int(metrics.get(step, {}).get("world_size", 1))
+    if rank is not None and rank >= world_size:
+        raise ConfigError(f"--rank={rank}: step {step} was trained by {world_size} workers, 0 to {world_size - 1}")
+    plan = _plan(job, index, range(step, step + 1), micro_batch_size=1)
+    (batch,) = steps_local(plan)
+    ranks = _ranks(config, world_size)
+    chosen = [place for place, of_rank in enumerate(ranks) if rank is None or of_rank == rank]
+    _show([batch.micro_batches[place] for place in chosen], load_tokenizer(job.model_url), debug, show_rows)
+    losses: Sequence[float | None] = [None] * len(batch.micro_batches)
+    state_from = None
+    if blame or debugger:
+        state_from, losses = _losses(job, index, step, batch, debugger=debugger)
+    rows = [
+        ReplayedRow(
+            sample=int(micro.sample_ids[0]),
+            epoch=(plan.first_step * plan.global_batch_size + place) // index.splits["train"].rows,
+            rank=ranks[place],
+            tokens=micro.tokens,
+            supervised_tokens=micro.supervised_tokens,
+            loss=losses[place],
+        )
+        for place in chosen
+        for micro in [batch.micro_batches[place]]
+    ]
+    if blame:
+        rows.sort(key=lambda row: -math.inf if row.loss is None else _badness(row.loss), reverse=True)
+    line = ledger.get(step)
+    recorded = metrics.get(step, {}).get("loss")
+    return Replay(
+        run=run.url,
+        step=step,
+        rows=tuple(rows),
+        in_ledger=None if line is None else line["samples"] == _sample_ids(plan),
+        state_from=state_from,
+        loss=_mean_loss(batch, losses),
+        recorded_loss=None if recorded is None else float(recorded),
+    )
+
+
+def replay_display(found: Replay) -> "RenderableType":
+    """A replay as a person reads it."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("sample", "epoch", "rank", "tokens", "supervised", "loss")
+    for row in found.rows:
+        loss = "-" if row.loss is None else f"{row.loss:.4f}"
+        table.add_row(*(str(n) for n in (row.sample, row.epoch, row.rank, row.tokens, row.supervised_tokens)), loss)
+    told = {None: "the ledger has no line of it", True: "these are the samples in its ledger"}
+    lines = [f"step {found.step} of {found.run}: {told.get(found.in_ledger, 'NOT the samples in its ledger')}"]
+    if found.loss is not None:
+        recorded = "nothing was recorded" if found.recorded_loss is None else f"recorded: {found.recorded_loss:.6f}"
+        lines.append(f"loss {found.loss:.6f} with the state from step {found.state_from} on ({recorded})")
+    return Group(table, Text("\n".join(lines)))
+
+
+def _read_run(run: RunLayout, step: int) -> tuple[Config, Manifest | None]:
+    if not storage.exists(run.config):
+        raise NotFoundError(f"there is no run at {run.url}; `scaletrain runs ROOT` lists those that there are")
+    if step < 1:
+        raise ConfigError(f"--step={step}: steps count from 1")
+    return load_config(run.config), checkpoint.latest(run)
+
+
+def _job_of(run: RunLayout, config: Config, newest: Manifest | None, device: Literal["auto", "cuda", "cpu"]) -> "Job":
+    """The run as a job of this process; its data and model are beside it, or where its checkpoint says."""
+    from scaletrain.train.job import Job
+
+    if newest is not None and newest.dataset_url:
+        rows, model = (url.rsplit("/", 1)[-1] for url in (newest.dataset_url, newest.model_url))
+        urls = [dataset_url(run.root, rows), model_url(run.root, model)]
+        kept = [new if storage.exists(new) else old for new, old in zip(urls, _urls(newest), strict=True)]
+    else:
+        found = prepare(config, use_ray=False)
+        kept = [found.dataset_url, found.model_url]
+    resolved = devices.resolve_device(device, gpus=devices.count_local_gpus())
+    precision = newest.precision if newest else devices.resolve_precision(config.train.precision, resolved)
+    return Job(
+        config=config.model_copy(
+            update={"storage": config.storage.model_copy(update={"root": run.root}), "name": run.name}
+        ),
+        dataset_url=kept[0],
+        model_url=kept[1],
+        attempt=0,
+        total_steps=_total_steps(config, kept[0]),
+        device=resolved,
+        precision="bf16" if precision == "bf16" else "fp32",
+        attention=devices.resolve_attention(config.model.attention, resolved),
+        reader="local",
+    )
+
+
+def _urls(manifest: Manifest) -> tuple[str, str]:
+    return manifest.dataset_url, manifest.model_url
+
+
+def _total_steps(config: Config, url: str) -> int:
+    from scaletrain.train.trainer import count_steps
+
+    return count_steps(config, load_index(url))
+
+
+def _plan(job: "Job", index: DatasetIndex, steps: range, *, micro_batch_size: int) -> ReadPlan:
+    """All rows of some steps, counted from 1, for one worker."""
+    return ReadPlan(
+        dataset_url=job.dataset_url,
+        index=index,
+        seed=job.config.seed,
+        global_batch_size=job.config.train.global_batch_size,
+        micro_batch_size=micro_batch_size,
+        world_size=1,
+        rank=0,
+        first_step=steps.start - 1,
+        stop_step=steps.stop - 1,
+    )
+
+
+def _sample_ids(plan: ReadPlan) -> list[int]:
+    start, stop = plan.first_step * plan.global_batch_size, plan.stop_step * plan.global_batch_size
+    rows = plan.index.splits["train"].rows
+    return [int(i) for i in sample_ids(rows, plan.index.row_group_rows, seed=plan.seed, start=start, stop=stop)]
+
+
+def _ranks(config: Config, world_size: int) -> list[int]:
+    """Which worker had each row of a step: micro batches are dealt round the ranks in order."""
+    train = config.train
+    return [place // train.micro_batch_size % world_size for place in range(train.global_batch_size)]
+
+
+def _show(micro_batches: Sequence[MicroBatch], tokenizer: Any, debug: Any, rows: int) -> None:
+    for micro in micro_batches[:rows]:
+        debug.show_batch(micro, tokenizer, rows=1)
+
+
+def _losses(
+    job: "Job", index: DatasetIndex, step: int, batch: StepBatch, *, debugger: bool
+) -> tuple[int, list[float | None]]:
+    """Rebuild the state before a step; returns where it came from, and each row's loss per supervised token."""
+    import torch
+
+    from scaletrain.train.start import start_engine
+    from scaletrain.train.step import forward, run_step
+
+    with _this_process(job) as worker:
+        start = _nearest(job.run, step)
+        first_step = start.step if start else 0
+        before = range(first_step + 1, step)
+        plan = _plan(job, index, before, micro_batch_size=job.config.train.micro_batch_size)
+        engine = start_engine(job, plan)
+        if start is not None:
+            from scaletrain.train import state
+
+            complaint = state.load(engine, job.run.checkpoint(start.step), start)
+            if complaint is not None:
+                raise complaint
+        with progress(unit="steps") as display:
+            task = display.add_task("training up to it", total=len(before))
+            for each in steps_local(plan):
+                run_step(job, worker, engine, each, plan, ask=lambda: (False, False))
+                display.advance(task)
+        engine.eval()
+        if debugger:
+            _stop_before(engine, batch, lambda micro: forward(job, worker, engine, micro))
+        losses: list[float | None] = []
+        with torch.no_grad():
+            for micro in batch.micro_batches:
+                loss_sum = float(forward(job, worker, engine, micro))
+                losses.append(loss_sum / micro.supervised_tokens if micro.supervised_tokens else None)
+    return first_step, losses
+
+
+def _stop_before(engine: Any, batch: StepBatch, loss_of: Any) -> None:
+    """Where --local stops: `engine.module.causal_lm` is the model, `batch.micro_batches` has a row each, and
+    `loss_of(batch.micro_batches[0])` is the loss of the first, summed over its supervised tokens."""
+    log.info(_stop_before.__doc__)
+    breakpoint()  # noqa: T100 -- what the user asked for
+
+
+@contextmanager
+def _this_process(job: "Job") -> "Iterator[Worker]":
+    """Be the only worker of a group."""
+    import torch
+
+    from scaletrain.train.local import process_group
+    from scaletrain.train.worker import Worker, prepare_process
+
+    device = torch.device("cuda", 0) if job.device == "cuda" else torch.device("cpu")
+    worker = Worker(rank=0, world_size=1, local_rank=0, local_world_size=1, device=device)
+    prepare_process(worker, deterministic=job.config.train.deterministic)
+    with (
+        TemporaryDirectory(prefix="scaletrain-") as folder,
+        process_group(worker, rendezvous=Path(folder) / "rendezvous", timeout_s=job.config.train.timeout_s),
+    ):
+        yield worker
+
+
+def _nearest(run: RunLayout, step: int) -> Manifest | None:
+    """The newest checkpoint before a step."""
+    from scaletrain.layout import step_of
+
+    steps = {found for name in storage.list_folders(run.checkpoints) if (found := step_of(name)) is not None}
+    return checkpoint.latest(run, passing_over={each for each in steps if each >= step})
+
+
+def _mean_loss(batch: StepBatch, losses: Sequence[float | None]) -> float | None:
+    """The step's loss per supervised token, from its rows'."""
+    if all(loss is None for loss in losses):
+        return None
+    pairs = [(loss, micro.supervised_tokens) for loss, micro in zip(losses, batch.micro_batches, strict=True)]
+    return sum(loss * count for loss, count in pairs if loss is not None) / sum(count for _, count in pairs)
+
+
+def _badness(loss: float) -> float:
+    """What is not finite is worse than any number."""
+    return loss if math.isfinite(loss) else math.inf
