@@ -30,7 +30,7 @@ from scaletrain.data.shards import load_index
 from scaletrain.metrics import RecordWriter, StepMetrics
 from scaletrain.model.build import load_model
 from scaletrain.model.loss import LossModel
-from scaletrain.train import loop, zero
+from scaletrain.train import loop, start, step, zero
 from scaletrain.train.job import Job
 from scaletrain.train.local import process_group
 from scaletrain.train.records import Records
@@ -109,7 +109,7 @@ def make_job(root: str) -> Job:
 
 def run_bare(job: Job, worker: Worker) -> list[float]:
     """Seconds of each step of a loop that does nothing but train."""
-    plan = loop._read_plan(job, worker, load_index(job.dataset_url), 0)
+    plan = start._read_plan(job, worker, load_index(job.dataset_url), 0)
     model = load_model(job.model_url, job.config.model, dtype=torch.float32, attention="sdpa")
     engine = zero.build_engine(LossModel(model), job.config, rounds=plan.rounds, precision="fp32")
     steps = []
@@ -153,12 +153,12 @@ def _timed_engine(clock: Clock) -> Iterator[None]:
 
         return run
 
-    originals = loop._forward, zero.accumulate, zero.update
-    loop._forward, zero.accumulate, zero.update = (timed(call) for call in originals)
+    originals = step.forward, zero.accumulate, zero.update
+    step.forward, zero.accumulate, zero.update = (timed(call) for call in originals)
     try:
         yield
     finally:
-        loop._forward, zero.accumulate, zero.update = originals
+        step.forward, zero.accumulate, zero.update = originals
 
 
 @contextmanager
