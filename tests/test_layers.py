@@ -32,6 +32,7 @@ LAYERS = {
     "scaletrain.prices": 2,
     "scaletrain.ray_autoscaler": 2,
     "scaletrain.ray_cluster": 2,
+    "scaletrain.ray_waiting": 2,
     "scaletrain.model": 2,
     "scaletrain.evaluate": 3,
     "scaletrain.serve": 3,

@@ -67,7 +67,7 @@ class StorageSection(Section):
 
     root: str = Field("bucket", min_length=1, description="any fsspec URL (s3://..., gs://...) or a local folder")
     options: dict[str, Option] = Field(
-        default_factory=dict, description="passed to fsspec for this root, as endpoint_url; never a key or a token"
+        default_factory=dict, description="of the connection: endpoint_url, profile (s3 only); never a key or a token"
     )
 
     def rules(self) -> Iterator[tuple[str, str]]:
@@ -273,7 +273,7 @@ class ScalingSection(Section):
         None, description="by default 1 on CUDA, 0 on CPU"
     )
     cpus_per_worker: Positive = Field(1.0, description="logical CPUs of the cluster that a worker takes")
-    wait_minutes: Positive = Field(20, description="how long the fewest workers may take to come, before the run fails")
+    wait_minutes: Positive = Field(20, description="how long the fewest machines may take, before the run fails")
 
 
 class EvaluateSection(Section):

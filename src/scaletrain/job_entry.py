@@ -63,9 +63,10 @@ def read_secret(place: str) -> str:
     service, _, name = place.partition(":")
     try:
         if service == "ssm":
-            found = boto3.client("ssm").get_parameter(Name=name, WithDecryption=True)
+            found = boto3.client("ssm", region_name=_region()).get_parameter(Name=name, WithDecryption=True)
             return str(found["Parameter"]["Value"])
-        return str(boto3.client("secretsmanager").get_secret_value(SecretId=name)["SecretString"])
+        found = boto3.client("secretsmanager", region_name=_region()).get_secret_value(SecretId=name)
+        return str(found["SecretString"])
     except ClientError as error:
         code = error.response["Error"]["Code"]
         if code in ("ParameterNotFound", "ResourceNotFoundException"):
@@ -76,6 +77,15 @@ def read_secret(place: str) -> str:
         ) from error
     except BotoCoreError as error:
         raise AccessError(f"{place}: cannot be read ({error}); does this machine have a role and a region?") from error
+
+
+def _region() -> str | None:
+    """The region that is set here, or else the one that this machine of AWS is in; boto3 does not ask for that."""
+    import boto3
+    from botocore.utils import InstanceMetadataRegionFetcher
+
+    region: str | None = boto3.Session().region_name
+    return region or InstanceMetadataRegionFetcher(timeout=5, num_attempts=3).retrieve_region()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def address() -> str | None:
+    """The cluster that RAY_ADDRESS names, as in a submitted job; None where this machine alone is one."""
+    return os.environ.get("RAY_ADDRESS") or None
+
+
 @contextmanager
 def connected(*, num_cpus: int | None = None) -> Iterator[None]:
     """Use the connection that there is, else the cluster that RAY_ADDRESS names, else start one here and end it after.
@@ -18,9 +23,8 @@ def connected(*, num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    if named := address():
+        ray.init(address=named, log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(
             address="local",

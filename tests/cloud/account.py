@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,11 @@ print(orjson.dumps({
 
 
 class Account:
-    """A user on the laptop of an emulated cloud, in a copy of the project."""
+    """A user on the laptop of an emulated cloud, in a copy of the project; `extensions` is a folder of its machines."""
 
-    def __init__(self, cloud: EmulatedEC2, folder: Path) -> None:
+    def __init__(self, cloud: EmulatedEC2, folder: Path, extensions: Path) -> None:
         self.cloud = cloud
+        self._extensions = extensions
         self.folder = folder
         self.project = folder / "project"
         for name in ("src", "cluster"):
@@ -66,6 +68,15 @@ class Account:
     def start(self, *arguments: str, log: str) -> "subprocess.Popen[bytes]":
         """Start a scaletrain command on the laptop; `log` names the file that gets what it prints."""
         return self.cloud.start_on_laptop([SCALETRAIN, *arguments], output=self.folder / log, cwd=self.project)
+
+    def submit(self, *command: str, options: Sequence[str] = (), log: str) -> "subprocess.Popen[bytes]":
+        """Start to submit a command and to follow it."""
+        env = f"TORCH_EXTENSIONS_DIR={self._extensions}"
+        return self.start("submit", "--cluster", str(self.file), "--env", env, *options, "--", *command, log=log)
+
+    def head(self) -> Instance:
+        (found,) = (each for each in self.cloud.instances("running") if each.node_kind == "head")
+        return found
 
     def workers(self) -> list[Instance]:
         return [each for each in self.cloud.instances("running") if each.node_kind == "worker"]

@@ -14,7 +14,7 @@ from scaletrain.data.chat_template import encode
 from scaletrain.data.conversation import from_messages
 from scaletrain.data.prepare import prepare
 from scaletrain.data.shards import load_index, verify_split
-from scaletrain.errors import ConfigError, DataError, NotFoundError
+from scaletrain.errors import ClusterError, ConfigError, DataError, NotFoundError
 from scaletrain.model.build import load_tokenizer
 
 Configure = Callable[..., Config]
@@ -290,6 +290,23 @@ def test_wrong_names_are_refused_before_any_work(configure: Configure, talk: dic
     with pytest.raises((DataError, NotFoundError), match="nowhere"):
         prepare(configure({**talk, "source": str(tmp_path / "nowhere.jsonl")}), use_ray=False)
     assert not (tmp_path / "bucket").exists()
+
+
+def test_tasks_that_find_no_machine_for_long_end_the_preparation(
+    configure: Configure, talk: dict[str, Any], local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something else has taken every CPU, as where machines were lost in the middle; nobody waits for ever."""
+    import ray
+    from ray.util import placement_group, remove_placement_group
+
+    monkeypatch.setattr("scaletrain.data.tokenise._STALLED_AFTER_S", 2.0)
+    everything = placement_group([{"CPU": ray.cluster_resources()["CPU"]}])
+    try:
+        assert everything.wait(30)
+        with pytest.raises(ClusterError, match="made no progress"):
+            prepare(configure(talk))
+    finally:
+        remove_placement_group(everything)
 
 
 def test_a_bucket_is_read_and_written_by_tasks(

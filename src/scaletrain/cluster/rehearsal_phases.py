@@ -6,6 +6,7 @@ Each returns what it found, or raises `Failed` with the reason in the user's wor
 import json
 import shlex
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +108,8 @@ def judge_bucket(file: ClusterFile, found: dict[str, Any]) -> str:
 
 def scan_ports(cloud: EmulatedEC2) -> str:
     """Try everything that listens on the machines, from a machine of somebody else."""
-    places = []
-    for each in cloud.instances("running"):
-        listening = [line.split()[3] for line in cloud.on_machine(each, ["ss", "-Hltn"]).stdout.splitlines()]
-        ports = {place.rpartition(":")[2] for place in listening if not place.startswith(("127.", "[::1]"))}
-        places += [[each.address, int(port)] for port in sorted(ports)]
-    done = cloud.third_machine(["/usr/bin/python3", "-c", _SCAN, json.dumps(places)])
-    open_to_all = json.loads(done.stdout)
+    places = listening_places(cloud)
+    open_to_all = open_places(cloud.third_machine, places)
     if open_to_all:
         listed = ", ".join(str(port) for port in sorted({port for _, port in open_to_all}))
         raise Failed(
@@ -122,6 +118,25 @@ def scan_ports(cloud: EmulatedEC2) -> str:
             f"open to a stranger: {open_to_all}",
         )
     return f"{len(places)} ports listen, none answers a stranger"
+
+
+def listening_places(cloud: EmulatedEC2) -> list[tuple[str, int]]:
+    """Address and port of whatever listens on the machines, but for what only the machine itself reaches."""
+    places: list[tuple[str, int]] = []
+    on = cloud.machines()
+    for each in cloud.instances("running"):
+        if each.id not in on:
+            continue  # it boots
+        listening = [line.split()[3] for line in cloud.on_machine(each, ["ss", "-Hltn"]).stdout.splitlines()]
+        ports = {place.rpartition(":")[2] for place in listening if not place.startswith(("127.", "[::1]"))}
+        places += [(each.address, int(port)) for port in sorted(ports)]
+    return places
+
+
+def open_places(run: Callable[[list[str]], Any], places: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Those of some places that answer where `run` runs a command."""
+    done = run(["/usr/bin/python3", "-c", _SCAN, json.dumps(places)])
+    return [(address, port) for address, port in json.loads(done.stdout)]
 
 
 def take_down(cloud: EmulatedEC2, file: ClusterFile) -> str:

@@ -37,7 +37,7 @@ from scaletrain.data.statistics import (
     corpus_statistics,
     split_statistics,
 )
-from scaletrain.data.tokenise import tokenise
+from scaletrain.data.tokenise import tokenise, wait_for_cpus
 from scaletrain.data.user_function import source_hash
 from scaletrain.log import get_logger, progress
 from scaletrain.model import build
@@ -64,7 +64,7 @@ def prepare(config: Config, *, use_ray: bool = True) -> Prepared:
 
     `use_ray=False` does the same in this process. With Ray, the cluster that the caller is connected to does the work,
     or the one that RAY_ADDRESS names, or this machine. Raises ConfigError, DataError, ModelError, StorageError, and
-    ClusterError where Ray fails.
+    ClusterError where Ray fails, or no machine comes within `scaling.wait_minutes`.
     """
     section, root = config.data, config.storage.root
     load_steps(section)
@@ -82,6 +82,8 @@ def prepare(config: Config, *, use_ray: bool = True) -> Prepared:
     tokenizer = build.load_tokenizer(model_url, chat_template=section.chat_template)
     with TemporaryDirectory(prefix="scaletrain-prepare-") as folder:
         with ray_cluster.connected() if use_ray else nullcontext():
+            if use_ray:
+                wait_for_cpus(wait_s=60 * config.scaling.wait_minutes)
             tables = tokenise(section, files, storage_section=config.storage, tokenizer=tokenizer, use_ray=use_ray)
             documents = _collect(tables, Path(folder) / "documents.arrow")
         inside = documents.within_limits([corpus.limit for corpus in section.corpora])

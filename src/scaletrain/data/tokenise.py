@@ -19,12 +19,13 @@ import orjson
 import pyarrow as pa
 import xxhash
 
-from scaletrain import errors, storage
+from scaletrain import errors, ray_cluster, storage
 from scaletrain.config import Corpus, DataSection, StorageSection
 from scaletrain.data.chat_template import Encoded, encode
 from scaletrain.data.cleaning import Step, clean, load_steps
 from scaletrain.data.conversation import Conversation, Drop, Turn
 from scaletrain.data.formats import BAD_ROW, SourceFile, read_file
+from scaletrain.ray_waiting import Demand, find_candidates, wait_for_places
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,6 +62,29 @@ _FAILED = "failed"
 _READ_TASK_BYTES = 16 * 2**20
 _READ_TASK_FILES = 64
 _ENCODE_TASK_ROWS = 256
+# Half a core each: a task that reads waits half of its time, and on one core it must not keep encoding out.
+_TASK_CPUS = 0.5
+_STALLED_AFTER_S = 1800.0
+
+
+def wait_for_cpus(*, wait_s: float) -> None:
+    """Wait until a cluster has a machine for the tasks of `tokenise`; not where this machine alone is the cluster.
+
+    Machines without GPUs are asked for first, and in its share of the time every other group that has CPUs. Raises
+    ClusterError with the reasons where no machine comes within `wait_s`. Ray must be initialised.
+    """
+    if ray_cluster.address() is None:
+        return
+    demand = Demand(
+        bundle={"CPU": 2 * _TASK_CPUS},  # of both steps one task
+        least=1,
+        most=1,
+        noun="machines for preparing the data",
+        needed="the CPUs that preparing the data needs",
+        alternative="prepare the data on another machine, with --local",
+    )
+    candidates = sorted(find_candidates(demand), key=lambda each: each.has_gpus)
+    wait_for_places(demand, candidates, wait_s=wait_s, should_stop=lambda: False)  # a signal ends it as it is
 
 
 def tokenise(
@@ -74,7 +98,8 @@ def tokenise(
     """Yield tables of DOCUMENTS, a row for every row of the corpora; `files` are those of each corpus.
 
     A corpus's `limit` is applied to each of its files; the caller, who knows the order, applies it to the whole.
-    Raises DataError, StorageError and ConfigError of the tasks as they are; with Ray, it must be initialised.
+    Raises DataError, StorageError and ConfigError of the tasks as they are; with Ray, which must be initialised,
+    ClusterError too, as where nothing comes on for half an hour.
     """
     tasks = _read_tasks(files)
     if use_ray:
@@ -168,17 +193,19 @@ def _tokenise_with_ray(
     tokenizer: "PreTrainedTokenizerBase",
 ) -> Iterator[pa.Table]:
     import ray.data
+    from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError
 
     read = functools.partial(_read_in_task, section=section, storage_section=storage_section)
     encode_ = functools.partial(_encode_in_task, section=section, pickled_tokenizer=pickle.dumps(tokenizer))
-    how: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": 0.5}
+    how: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": _TASK_CPUS}
     with _quiet_ray_data():
-        # Half a core each: a task that reads waits half of its time, and on one core it must not keep encoding out.
-        dataset = ray.data.from_arrow(list(tasks)).map_batches(read, **how)
+        # `from_arrow` would run a task and wait for it here, where nothing limits how long.
+        dataset = ray.data.from_blocks(list(tasks)).map_batches(read, **how)
         dataset = dataset.repartition(target_num_rows_per_block=_ENCODE_TASK_ROWS)
         dataset = dataset.map_batches(encode_, **how)
         dataset.context.enable_progress_bars = False
+        dataset.context.execution_no_progress_timeout_s = _STALLED_AFTER_S
         try:
             for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
                 table = cast(pa.Table, batch)
@@ -186,6 +213,11 @@ def _tokenise_with_ray(
                 yield table.select(DOCUMENTS.names).cast(DOCUMENTS)
         except RayError as exc:
             raise errors.ClusterError(f"tokenising failed in Ray: {exc}") from exc
+        except ExecutionTimeoutError as exc:
+            raise errors.ClusterError(
+                f"tokenising made no progress for {_STALLED_AFTER_S / 60:.0f} minutes: its machines were lost or are "
+                "taken, and others do not come (`scaletrain status --cluster FILE` says why), or a cleaning step hangs"
+            ) from exc
 
 
 def _read_in_task(task: pa.Table, *, section: DataSection, storage_section: StorageSection) -> Iterator[pa.Table]:
