@@ -183,8 +183,8 @@ def metric_row_us(folder: Path, *, rows: int = 5000) -> measure.Interval:
     """Microseconds that one line of metrics holds up the step."""
     writer = RecordWriter(str(folder / "metrics"), attempt=1, local_folder=folder)
     times = []
-    for step in range(rows):
-        metrics = StepMetrics(step, 2.0, 1e-3, 1.0, 8 * step, 1000, 2000, 500.0, 4.0, 0.01, 0.0, 8, 1 << 30)
+    for number in range(rows):
+        metrics = StepMetrics(number, 2.0, 1e-3, 1.0, 8 * number, 1000, 2000, 500.0, 4.0, 0.01, 0.0, 8, 1 << 30)
         began = time.perf_counter()
         writer.write(metrics.record())
         times.append(1e6 * (time.perf_counter() - began))
