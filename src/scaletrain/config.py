@@ -272,7 +272,7 @@ class ScalingSection(Section):
         None, description="by default 1 on CUDA, 0 on CPU"
     )
     cpus_per_worker: Positive = Field(1.0, description="logical CPUs of the cluster that a worker takes")
-    wait_minutes: Positive = Field(20, description="how long the fewest machines may take to come, before the run fails")
+    wait_minutes: Positive = Field(20, description="how long the fewest machines may take, before the run fails")
 
 
 class EvaluateSection(Section):
