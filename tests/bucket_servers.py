@@ -34,15 +34,17 @@ def fast_s3_process() -> Iterator[str]:
 
 @contextmanager
 def gcs_process(*, preloaded: Path | None = None) -> Iterator[str]:
-    """Run fake-gcs-server on a free port, and yield its URL; a folder of buckets may be its contents."""
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}"
+    """Run fake-gcs-server, and what it lacks before it, on free ports; a folder of buckets may be its contents."""
+    inner_port, port = _free_port(), _free_port()
+    inner_url, url = f"http://127.0.0.1:{inner_port}", f"http://127.0.0.1:{port}"
     command = [
-        *(str(_fake_gcs_server()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)),
+        *(str(_fake_gcs_server()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(inner_port)),
         *("-external-url", url, "-public-host", f"127.0.0.1:{port}", "-backend", "memory", "-log-level", "error"),
         *(("-data", str(preloaded)) if preloaded is not None else ()),
     ]
-    with _running(command, f"{url}/storage/v1/b?project=test"):
+    parts = [sys.executable, str(Path(__file__).with_name("gcs_parts.py")), str(port), inner_url]
+    question = "storage/v1/b?project=test"
+    with _running(command, f"{inner_url}/{question}"), _running(parts, f"{url}/{question}"):
         yield url
 
 

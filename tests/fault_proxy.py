@@ -123,7 +123,7 @@ class FaultProxy:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                request = _request_of(head)
+                request = request_of(head)
                 fault = self._take(request)
                 await asyncio.sleep(self.latency_s)
                 if store is None or store[1].is_closing():
@@ -154,35 +154,35 @@ class FaultProxy:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             head = re.sub(rb"\r\nexpect:[^\r]*", b"", head, flags=re.IGNORECASE)
         if fault is not None and kind in ("answer", "reset_upload"):
-            await _pass_body(reader, None, request.headers, stop_after=fault.after_bytes if kind != "answer" else None)
+            await pass_body(reader, None, request.headers, stop_after=fault.after_bytes if kind != "answer" else None)
             if kind == "reset_upload":
                 return _reset(writer)
             writer.write(_answer(fault))
             await writer.drain()
             return True
         to_store.write(self._renamed(head, self.url, self.upstream.geturl()))
-        await _pass_body(reader, to_store, request.headers)
+        await pass_body(reader, to_store, request.headers)
         answer = await from_store.readuntil(b"\r\n\r\n")
-        status, headers = _answer_of(answer)
+        status, headers = answer_of(answer)
         if request.method == "HEAD" or status in (204, 304):
             headers = {}
         elif "content-length" not in headers and "transfer-encoding" not in headers:
             headers["until-closed"] = "yes"
         if fault is not None and kind in ("drop_answer", "reset"):
             if kind == "drop_answer" or fault.after_bytes < 0:
-                await _pass_body(from_store, None, headers)
+                await pass_body(from_store, None, headers)
                 return _reset(writer)
             writer.write(answer)
-            await _pass_body(from_store, writer, headers, stop_after=fault.after_bytes)
+            await pass_body(from_store, writer, headers, stop_after=fault.after_bytes)
             return _reset(writer)
         if fault is not None and kind == "short":
             size = str(fault.after_bytes).encode()
             answer = re.sub(rb"(?i)(\r\ncontent-length: )\d+", rb"\g<1>" + size, answer)
             writer.write(answer)
-            await _pass_body(from_store, writer, headers, stop_after=fault.after_bytes)
+            await pass_body(from_store, writer, headers, stop_after=fault.after_bytes)
             return False
         writer.write(self._renamed(answer, self.upstream.geturl(), self.url))
-        await _pass_body(from_store, writer, headers)
+        await pass_body(from_store, writer, headers)
         return "until-closed" not in headers and "close" not in headers.get("connection", "").lower()
 
     def _renamed(self, head: bytes, old: str, new: str) -> bytes:
@@ -190,7 +190,7 @@ class FaultProxy:
         return head.replace(urlsplit(old).netloc.encode(), urlsplit(new).netloc.encode())
 
 
-async def _pass_body(
+async def pass_body(
     source: asyncio.StreamReader,
     target: asyncio.StreamWriter | None,
     headers: dict[str, str],
@@ -247,13 +247,15 @@ def _answer(fault: Fault) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + fault.body
 
 
-def _request_of(head: bytes) -> Request:
+def request_of(head: bytes) -> Request:
+    """Read the head of a request."""
     first, headers = _parsed(head)
     method, target, _ = first.split(" ", 2)
     return Request(method, target, headers)
 
 
-def _answer_of(head: bytes) -> tuple[int, dict[str, str]]:
+def answer_of(head: bytes) -> tuple[int, dict[str, str]]:
+    """Read status and headers from the head of an answer."""
     first, headers = _parsed(head)
     return int(first.split(" ", 2)[1]), headers
 

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -167,6 +168,10 @@ def test_glob_takes_a_file_a_folder_or_a_pattern(bucket_root: str) -> None:
     assert found("raw/[bc].*") == ["/raw/b.json", "/raw/c.txt"]
     assert found("raw/**/*.json") == ["/raw/a.json", "/raw/b.json", "/raw/deep/d.json"]
     assert found("raw/d*") == ["/raw/deep/d.json"]
+    assert found("raw*/*/*.json") == ["/raw/deep/d.json"]
+    assert found("raw*/e.json") == ["/rawest/e.json"]
+    assert found("**/d.json") == ["/raw/deep/d.json"]
+    assert found("r*/**") == ["/raw/a.json", "/raw/b.json", "/raw/c.txt", "/raw/deep/d.json", "/rawest/e.json"]
     assert found("raw/*.parquet") == []
 
 
@@ -303,3 +308,18 @@ def test_an_unknown_kind_of_url_is_refused() -> None:
     for action in (lambda: storage.configure("s4://b", {}), lambda: storage.read_bytes("s4://b/x")):
         with pytest.raises(ConfigError, match="s4://: unknown kind of URL; use s3://, gs:// or a local folder"):
             action()
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "extra"), [("s3://b", "boto3", "aws"), ("gs://b", "google.cloud.storage", "gcp")]
+)
+def test_a_missing_package_is_named_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, url: str, package: str, extra: str
+) -> None:
+    """Where the package that speaks to a bucket is not installed, the error says how to install it."""
+    options = storage.options_of(url)
+    storage.configure(url, {})
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(StorageError, match=rf"is not installed; pip install 'scaletrain\[{extra}\]'"):
+        storage.exists(storage.join(url, "x"))
+    storage.configure(url, options)

@@ -10,16 +10,17 @@ from scaletrain.storage.errors import errors_of
 
 
 def test_what_gcs_refuses_names_its_likely_cause() -> None:
-    """The exceptions of gcsfs and google-auth are told apart like those of S3."""
+    """The exceptions of Google's libraries are told apart like those of S3."""
     google = pytest.importorskip("google.auth.exceptions")
-    retry = pytest.importorskip("gcsfs.retry")
+    api = pytest.importorskip("google.api_core.exceptions")
     cases: list[tuple[Exception, type[StorageError], str]] = [
         (google.DefaultCredentialsError("none"), AccessError, "gcloud auth application-default login"),
-        (retry.HttpError({"code": 401, "message": "Anonymous caller"}), AccessError, "no usable credentials"),
-        (OSError("Forbidden: b/x\nno storage.objects.get"), AccessError, "Storage Object Admin"),
+        (api.Unauthorized("Anonymous caller"), AccessError, "no usable credentials"),
+        (api.Forbidden("no storage.objects.get"), AccessError, "Storage Object Admin"),
         (FileNotFoundError("b/x"), NotFoundError, "not found"),
-        (retry.HttpError({"code": 503, "message": "busy"}), StorageError, r"overloaded \(503\)"),
+        (api.ServiceUnavailable("busy"), StorageError, r"overloaded \(503\)"),
         (google.TransportError("no route"), StorageError, "check the network"),
+        (api.BadRequest("a bad name"), StorageError, "BadRequest: 400 a bad name"),
     ]
     for error, kind, text in cases:
         with pytest.raises(kind, match=text) as raised, errors_of("gs://b/x"):

@@ -1,5 +1,6 @@
 """storage on Google Cloud Storage: buckets, refusals, and uploads in parts."""
 
+import multiprocessing
 import os
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from fault_proxy import FaultProxy
 from scaletrain import storage
-from scaletrain.errors import AccessError, NotFoundError, StorageError
+from scaletrain.errors import AccessError, ConfigError, NotFoundError, StorageError
 from scaletrain.storage import retry
 
 
@@ -84,7 +85,7 @@ def test_every_refusal_names_its_likely_cause(
 
 
 def test_a_file_of_several_parts_goes_up_and_comes_down(gcs_bucket: str, tmp_path: Path) -> None:
-    """A file that goes up as a resumable upload arrives whole, and its creation is conditional too."""
+    """A file that GCS takes in parts arrives whole, and its creation is conditional too."""
     data = os.urandom(2**20) * 70 + b"end"
     (tmp_path / "up.bin").write_bytes(data)
     url = storage.join(gcs_bucket, "big.bin")
@@ -93,3 +94,68 @@ def test_a_file_of_several_parts_goes_up_and_comes_down(gcs_bucket: str, tmp_pat
     assert (tmp_path / "down.bin").read_bytes() == data
     assert storage.read_bytes(url, start=5, length=20 * 2**20) == data[5 : 5 + 20 * 2**20]
     assert storage.create(url, b"x") is False
+
+
+@pytest.mark.parametrize("url", ["gs://", "gs://bucket-only", "gs://not a bucket/x"])
+def test_a_url_without_a_proper_bucket_and_name_is_refused(gcs_server: str, url: str) -> None:
+    """A URL that no object can have is told by how it should look."""
+    for action in (lambda: storage.write_bytes(url, b"x"), lambda: storage.read_bytes(url)):
+        with pytest.raises(NotFoundError, match=r": is not the URL of an object; write gs://bucket/folder/name$"):
+            action()
+
+
+def test_credentials_that_an_option_cannot_name_are_refused(gcs_bucket: str) -> None:
+    """The option `token` may only say that there are none; the error names the variable for a key, and no path."""
+    storage.configure(gcs_bucket, {"token": "/secret/key.json"})
+    with pytest.raises(ConfigError, match=r"storage.options.token: .*GOOGLE_APPLICATION_CREDENTIALS") as raised:
+        storage.read_bytes(storage.join(gcs_bucket, "x"))
+    assert "secret" not in str(raised.value)
+
+
+def test_missing_credentials_say_how_to_log_in(
+    gcs_bucket: str, gcs_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where Google's libraries find no credentials, or a key's file that is not there, the error says what to do."""
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none"))
+    storage.configure(gcs_bucket, {"endpoint_url": gcs_server})
+    with pytest.raises(AccessError, match=r"no usable credentials .*gcloud auth application-default login"):
+        storage.read_bytes(storage.join(gcs_bucket, "x"))
+
+
+def test_a_part_that_was_changed_on_the_way_is_sent_again(
+    gcs_bucket: str, gcs_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """GCS tells the checksum of what it got; a part that differs from what was sent goes up once more."""
+    data = os.urandom(2**20) * 20
+    (tmp_path / "up.bin").write_bytes(data)
+    headers = {"X-Goog-Hash": "crc32c=AAAAAA==", "ETag": '"other"'}
+    fault = gcs_proxy.inject("answer", lambda it: "partNumber=2" in it.target, status=200, headers=headers)
+    storage.upload_file(tmp_path / "up.bin", storage.join(gcs_bucket, "x"))
+    assert fault.times == 0
+    assert storage.read_bytes(storage.join(gcs_bucket, "x")) == data
+
+
+def test_a_forked_process_can_read(gcs_bucket: str) -> None:
+    """A process that was forked after the connection was made has one of its own."""
+    url = storage.join(gcs_bucket, "x")
+    storage.write_bytes(url, b"x")
+    child = multiprocessing.get_context("fork").Process(target=storage.read_bytes, args=(url,))
+    child.start()
+    child.join(timeout=60)
+    assert child.exitcode == 0
+
+
+def test_the_emulator_takes_the_parts_of_googles_own_client(gcs_bucket: str, gcs_server: str, tmp_path: Path) -> None:
+    """The XML API that our uploads are tried against is the one that Google's transfer manager speaks."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud.storage import Client, transfer_manager
+
+    data = os.urandom(2**20) * 12
+    (tmp_path / "up.bin").write_bytes(data)
+    client = Client(project=None, credentials=AnonymousCredentials(), client_options={"api_endpoint": gcs_server})
+    blob = client.bucket(gcs_bucket.removeprefix("gs://")).blob("folder/up.bin")
+    transfer_manager.upload_chunks_concurrently(
+        str(tmp_path / "up.bin"), blob, chunk_size=5 * 2**20, max_workers=2, worker_type=transfer_manager.THREAD
+    )
+    assert storage.read_bytes(storage.join(gcs_bucket, "folder/up.bin")) == data

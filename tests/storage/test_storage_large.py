@@ -88,7 +88,7 @@ def test_a_gigabyte_goes_up_and_comes_down_in_bounded_memory(kind: str, size_byt
         url = "s3://big" if kind == "s3" else "gs://big"
         make_bucket(url, endpoint_url)
         for direction, path in (("upload", tmp_path / "up"), ("download", tmp_path / "down")):
-            script = str(Path(__file__).with_name("bucket_upload.py"))
+            script = str(Path(__file__).parents[1] / "bucket_upload.py")
             command = [sys.executable, script, direction, str(path), f"{url}/file"]
             environment = {**os.environ, **environment_of(endpoint_url)}
             done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, timeout=250)

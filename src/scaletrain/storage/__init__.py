@@ -18,8 +18,7 @@ from scaletrain.errors import ConfigError, NotFoundError, StorageError
 from scaletrain.storage import local, remote
 from scaletrain.storage.errors import errors_of, without_password
 from scaletrain.storage.parallel import in_parallel
-from scaletrain.storage.remote import open_file_system, protocol_of, store_of
-from scaletrain.storage.retry import retried
+from scaletrain.storage.remote import protocol_of, store_of
 from scaletrain.storage.streaming import stream
 
 
@@ -60,7 +59,7 @@ def absolute(url: str) -> str:
 
 
 def configure(root: str, options: Mapping[str, str | int | float | bool]) -> None:
-    """Set fsspec's options for the root's protocol, and connect anew; every process calls this once, at its start.
+    """Set the options for the root's protocol, and connect anew; every process calls this once, at its start.
 
     Raises ConfigError for an unknown kind of URL and for an option that would be ignored.
     """
@@ -146,20 +145,18 @@ def glob(pattern: str) -> list[ObjectInfo]:
         return list_objects(pattern)
     found: dict[str, ObjectInfo] = {}
     with errors_of(pattern):
-        file_system, path = open_file_system(pattern)
-        shown, fixed = _fixed_folder(pattern), _fixed_folder(path)
-        try:
-            matches = retried(lambda: file_system.glob(path, detail=True))
-        except FileNotFoundError:
-            matches = {}
-        for name, details in matches.items():
-            url = shown + name.removeprefix(fixed)
-            if is_local(url) or details["type"] == "directory":
-                found |= {each.url: each for each in list_objects(url)}
-            elif not name.endswith("/"):
-                found[url] = ObjectInfo(url, *store_of(url)[0].details_of(details))
-        if not found:
-            exists(shown)  # raises where the bucket is missing
+        shown = _fixed_folder(pattern)
+        if is_local(pattern):
+            path = str(local_path(pattern))
+            fixed = _fixed_folder(path)
+            for match in Path(fixed).glob(path.removeprefix(fixed)):
+                found |= {each.url: each for each in list_objects(shown + str(match).removeprefix(fixed))}
+        else:
+            store, name = store_of(pattern)
+            fixed = _fixed_folder(name)
+            for each in store.glob(fixed.rstrip("/"), name.removeprefix(fixed)):
+                url = shown + each.name.removeprefix(fixed)
+                found[url] = ObjectInfo(url, each.size_bytes, each.version)
     return [found[url] for url in sorted(found)]
 
 

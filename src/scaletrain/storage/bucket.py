@@ -6,12 +6,13 @@ in parts, some at a time, and never more than a few are in memory.
 """
 
 import errno
+import fnmatch
 import os
+import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from scaletrain.errors import StorageError
 from scaletrain.log import get_logger
@@ -24,6 +25,7 @@ from scaletrain.storage.streaming import Reader
 _PAGE_OBJECTS = 1000  # the most that S3 and GCS list in one answer
 _PIECE_BYTES = 8 * MIB
 _PARALLEL_PIECES = 8
+_MAX_PARTS = 10_000  # of one upload, to S3 and to GCS
 _log = get_logger(__name__)
 
 
@@ -59,6 +61,37 @@ class BucketStore:
         return sorted(
             folder.rstrip("/").rpartition("/")[2] for page in self._pages(name, deep=False) for folder in page.folders
         )
+
+    def glob(self, folder: str, pattern: str) -> list[Details]:
+        """List what a pattern stands for in a folder; a folder that matches stands for all objects below it.
+
+        Folders are listed one by one; only below `**` everything is looked through.
+        """
+        segment, _, below = pattern.partition("/")
+        if segment == "**":
+            return self._glob_deep(folder, pattern)
+        if not re.search(r"[*?\[]", segment):
+            inner = f"{folder}/{segment}"
+            return self.glob(inner, below) if below else self.objects(inner)
+        found: list[Details] = []
+        for page in self._pages(folder, deep=False):
+            if not below:
+                found += [each for each in page.objects if each.name[-1] != "/" and _matches(each.name, segment)]
+            for inner in (each.removesuffix("/") for each in page.folders):
+                if _matches(inner, segment):
+                    found += self.glob(inner, below) if below else self.objects(inner)
+        return found
+
+    def _glob_deep(self, folder: str, pattern: str) -> list[Details]:
+        from fsspec.utils import glob_translate
+
+        matches = re.compile(glob_translate(pattern)).match
+
+        def stands_for(name: str) -> bool:
+            parts = name.removeprefix(f"{folder}/").split("/")
+            return any(matches("/".join(parts[:length])) for length in range(1, len(parts) + 1))
+
+        return [each for each in self.objects(folder) if each.name != folder and stands_for(each.name)]
 
     def read(self, name: str, start: int, length: int | None) -> bytes:
         """Read an object or a part of it."""
@@ -133,10 +166,6 @@ class BucketStore:
         for start, stop in ranges(0, len(names), _PAGE_OBJECTS):
             self._delete(names[start:stop])
 
-    def details_of(self, entry: Mapping[str, Any]) -> tuple[int, str]:
-        """Return size and version from what fsspec tells of an object."""
-        return int(entry["size"]), str(entry.get("generation") or entry["ETag"])
-
     # --- Requests -------------------------------------------------------------------------------------------------
 
     def _head(self, name: str) -> Details | None:
@@ -190,17 +219,18 @@ class BucketStore:
                 data = read(0, size_bytes)
                 retried(lambda: client.put(name, data, mark="", only_if_absent=False))
             return
-        upload = retried(lambda: client.begin(name, size_bytes=size_bytes, mark=secrets.token_hex(16)))
+        upload = retried(lambda: client.begin(name, mark=secrets.token_hex(16)))
+        part_bytes = max(_PIECE_BYTES, -(-size_bytes // _MAX_PARTS))
 
         def send(numbered: tuple[int, tuple[int, int]]) -> str:
             number, (start, stop) = numbered
             with piece_in_memory():
-                part = Part(number, start, read(start, stop))
+                part = Part(number, read(start, stop))
                 return retried(lambda: client.put_part(upload, part))
 
         try:
-            pieces = ranges(0, size_bytes, client.part_bytes(size_bytes))
-            receipts = in_parallel(send, list(enumerate(pieces, start=1)), max_workers=client.parallel_parts)
+            pieces = ranges(0, size_bytes, part_bytes)
+            receipts = in_parallel(send, list(enumerate(pieces, start=1)), max_workers=_PARALLEL_PIECES)
             retried(lambda: client.finish(upload, receipts=receipts))
         except BaseException:
             self._abort(upload)
@@ -220,3 +250,8 @@ def _write_at(descriptor: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Say whether the last part of a name is one that a pattern without slashes stands for."""
+    return fnmatch.fnmatchcase(name.rpartition("/")[2], pattern)

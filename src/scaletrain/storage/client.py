@@ -9,6 +9,8 @@ from typing import Protocol
 
 MARK = "scaletrain-mark"  # the metadata that tells the writer of an object whether it was its own request that made it
 MIB = 2**20
+MAX_CONNECTIONS = 64  # that a process keeps to one kind of store
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,6 @@ class Upload:
 
     name: str
     id: str
-    size_bytes: int
     mark: str
 
 
@@ -54,7 +55,6 @@ class Part:
     """One part of an upload; they count from 1."""
 
     number: int
-    start: int
     data: bytes
 
 
@@ -64,13 +64,6 @@ class Client(Protocol):
     @property
     def largest_put_bytes(self) -> int:
         """The most that goes up in one request; more than that goes in parts."""
-
-    @property
-    def parallel_parts(self) -> int:
-        """How many parts of one upload may be under way at a time."""
-
-    def part_bytes(self, object_size_bytes: int) -> int:
-        """The size of all parts of an upload but the last."""
 
     def head(self, name: str) -> Details | None:
         """Describe an object; None where there is none, and also where there is no bucket."""
@@ -87,8 +80,8 @@ class Client(Protocol):
     def delete(self, names: Sequence[str]) -> None:
         """Remove up to a thousand objects of one bucket; missing ones are fine."""
 
-    def begin(self, name: str, *, size_bytes: int, mark: str) -> Upload:
-        """Start an upload in parts of an object of so many bytes."""
+    def begin(self, name: str, *, mark: str) -> Upload:
+        """Start an upload in parts, which may go up side by side."""
 
     def put_part(self, upload: Upload, part: Part) -> str:
         """Send one part, and return the receipt for it; it may be sent again where the answer was lost."""

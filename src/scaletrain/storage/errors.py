@@ -25,21 +25,31 @@ _NO_CREDENTIALS = {
 _NO_ANSWER = {
     "botocore.exceptions.ConnectionError",
     "botocore.exceptions.HTTPClientError",
-    "aiohttp.client_exceptions.ClientError",
     "requests.exceptions.RequestException",
     "urllib3.exceptions.HTTPError",
     "google.auth.exceptions.TransportError",
     "builtins.TimeoutError",
     "builtins.ConnectionError",
 }
-_GARBLED_ANSWER = {"botocore.parsers.ResponseParserError", "botocore.exceptions.FlexibleChecksumError"}
+_GARBLED_ANSWER = {
+    "botocore.parsers.ResponseParserError",
+    "botocore.exceptions.FlexibleChecksumError",
+    "botocore.exceptions.IncompleteReadError",
+    "google.cloud.storage.exceptions.DataCorruption",
+}
+_OTHER = {
+    "botocore.exceptions.BotoCoreError",
+    "botocore.exceptions.ClientError",
+    "google.api_core.exceptions.GoogleAPIError",
+    "google.auth.exceptions.GoogleAuthError",
+}
 _LOG_IN = {
     "s3": "run `aws configure` or `aws sso login`, set AWS_PROFILE, or give this machine a role",
     "gs": "run `gcloud auth application-default login`, or give this machine a service account",
 }
 _BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "NotSignedUp"}
 _EXPIRED_CREDENTIALS = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
-OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
+_OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _BUSY_STATUS = {408, 429, 500, 502, 503, 504}
 _BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "TooManyRequests"}
@@ -61,6 +71,10 @@ class ReplacedError(OSError):
 
 class BucketMissingError(FileNotFoundError):
     """A store told that there is no such bucket."""
+
+
+class BadNameError(OSError):
+    """No bucket or object can have this name."""
 
 
 @contextmanager
@@ -110,18 +124,18 @@ def _translate(url: str, error: Exception) -> StorageError | None:
         return AccessError(f"{shown}: the credentials were refused ({code}); {_LOG_IN.get(protocol, 'log in again')}")
     if code == "RequestTimeTooSkewed":
         return AccessError(f"{shown}: refused because this machine's clock is wrong ({code}); set the clock")
-    if code in OTHER_REGION:
+    if code in _OTHER_REGION:
         return StorageError(f"{shown}: {_region_advice(error, code)}")
     if code == "NoSuchBucket" or isinstance(error, BucketMissingError):
         bucket = rest.partition("/")[0]
         return NotFoundError(f"{shown}: there is no bucket {bucket!r}; check the name, or create it")
     if isinstance(error, FileNotFoundError):
         return NotFoundError(f"{shown}: not found; check the name")
-    if isinstance(error, PermissionError) or str(error).startswith("Forbidden:") or status == 403:
+    if isinstance(error, PermissionError) or code == "AccessDenied" or status == 403:
         return AccessError(f"{shown}: {_permission_advice(protocol, reason)}")
     if isinstance(error, IsADirectoryError):
         return NotFoundError(f"{shown}: is a folder where a file was expected; name a file")
-    if "botocore.exceptions.ParamValidationError" in names:
+    if isinstance(error, BadNameError) or "botocore.exceptions.ParamValidationError" in names:
         return NotFoundError(f"{shown}: is not the URL of an object; write {protocol}://bucket/folder/name")
     if names & _NO_ANSWER:
         return StorageError(f"{shown}: no answer ({reason}); check the network, the proxy and the endpoint's URL")
@@ -141,7 +155,7 @@ def _translate(url: str, error: Exception) -> StorageError | None:
         return StorageError(f"{shown}: was replaced while it was read; read it again")
     if isinstance(error, OSError):
         return StorageError(f"{shown}: {_system_advice(error, reason)}")
-    if names & {"botocore.exceptions.BotoCoreError", "gcsfs.retry.HttpError"}:
+    if names & _OTHER:
         return StorageError(f"{shown}: {reason}: {error}")
     return None
 
@@ -151,7 +165,7 @@ def _names(error: BaseException) -> set[str]:
 
 
 def _status(error: BaseException) -> int | None:
-    """Return the HTTP status of a failure, of gcsfs's errors or of botocore's."""
+    """Return the HTTP status of a failure, of Google's errors or of botocore's."""
     code = getattr(error, "code", None)
     if code is None:
         code = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -159,7 +173,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _response(error: BaseException) -> dict[str, Any]:
-    response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
+    response = getattr(error, "response", None)
     return response if isinstance(response, dict) else {}
 
 

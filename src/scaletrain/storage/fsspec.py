@@ -35,13 +35,13 @@ class FsspecStore:
 
     def info(self, name: str) -> Details:
         """Describe an object."""
-        return Details(name, *self.details_of(retried(lambda: self.file_system.info(name))))
+        return Details(name, *self._details_of(retried(lambda: self.file_system.info(name))))
 
     def objects(self, name: str) -> list[Details]:
         """List all objects below a folder, or the object itself."""
         found = retried(lambda: self.file_system.find(name, detail=True))
         return [
-            Details(each, *self.details_of(entry))
+            Details(each, *self._details_of(entry))
             for each, entry in found.items()
             if entry["type"] != "directory" and not each.endswith("/")
         ]
@@ -98,8 +98,15 @@ class FsspecStore:
         """Copy an object to a local file."""
         retried(lambda: self.file_system.get_file(name, str(target)))
 
-    def details_of(self, entry: Mapping[str, Any]) -> tuple[int, str]:
-        """Return size and version from what fsspec tells of an object."""
+    def glob(self, folder: str, pattern: str) -> list[Details]:
+        """List what a pattern stands for in a folder; a folder that matches stands for all objects below it."""
+        try:
+            matches = retried(lambda: self.file_system.glob(f"{folder}/{pattern}"))
+        except FileNotFoundError:
+            return []
+        return [details for each in matches for details in self.objects(each)]
+
+    def _details_of(self, entry: Mapping[str, Any]) -> tuple[int, str]:
         if entry["type"] == "directory":
             raise IsADirectoryError(entry["name"])
         version = entry.get("ETag") or entry.get("etag")

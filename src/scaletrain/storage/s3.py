@@ -1,37 +1,75 @@
-"""The requests of Amazon S3 and of what speaks like it, through the client of s3fs."""
+"""The requests of Amazon S3 and of what speaks like it, through boto3's client.
+
+obstore moves bytes as fast, but a process that was forked hangs in it, it tells failures as text alone, and it knows no
+names like `a//b`. boto3's transfer manager is slower than our threads over its client; with the CRT it is as fast, but
+repeats requests by rules of its own.
+"""
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from scaletrain.storage.client import MARK, MIB, Details, Page, Part, Piece, Upload, piece_of
+from scaletrain.storage.client import (
+    CONNECT_TIMEOUT_S,
+    MARK,
+    MAX_CONNECTIONS,
+    MIB,
+    READ_TIMEOUT_S,
+    Details,
+    Page,
+    Part,
+    Piece,
+    Upload,
+    piece_of,
+)
 from scaletrain.storage.errors import ReplacedError, is_transient, service_code
-from scaletrain.storage.s3_http import S3Http
 
-_MAX_PARTS = 10_000
+OPTIONS = frozenset({"anon", "endpoint_url", "key", "profile", "secret", "token"})  # by their names in s3fs
+
+_MISSING = {"404", "NoSuchKey"}
+
+
+def connect(options: Mapping[str, Any]) -> "S3Client":
+    """Make a client that sends each request once, with the credentials that boto3 finds where no option gives them."""
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    session = boto3.Session(
+        aws_access_key_id=options.get("key"),
+        aws_secret_access_key=options.get("secret"),
+        aws_session_token=options.get("token"),
+        profile_name=options.get("profile"),
+    )
+    config = Config(
+        retries={"total_max_attempts": 1},
+        max_pool_connections=MAX_CONNECTIONS,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        # The body has its checksum, and TLS: a SHA-256 of it would cost more than all the rest.
+        s3={"payload_signing_enabled": False},
+        **({"signature_version": UNSIGNED} if options.get("anon") else {}),
+    )
+    return S3Client(session.client("s3", endpoint_url=options.get("endpoint_url"), config=config))
 
 
 @dataclass(frozen=True)
 class S3Client:
-    """What s3fs's client is asked, and plain HTTP where it can be; see `Client`."""
+    """What boto3's client is asked; see `Client`."""
 
-    file_system: Any
-    http: S3Http
+    s3: Any
     largest_put_bytes: int = 16 * MIB
-    parallel_parts: int = 8
-
-    def part_bytes(self, object_size_bytes: int) -> int:
-        """8 MiB, and more only where there would be too many parts."""
-        return max(8 * MIB, -(-object_size_bytes // _MAX_PARTS))
 
     def head(self, name: str) -> Details | None:
         """HeadObject."""
-        bucket, key = self._split(name)
-        if not key:
+        place = _place(name)
+        if not place["Key"]:
             return None
         try:
-            answer = self.file_system.call_s3("head_object", Bucket=bucket, Key=key)
+            with _missing(name):
+                answer = self.s3.head_object(**place)
         except FileNotFoundError:
             return None
         mark = answer.get("Metadata", {}).get(MARK, "")
@@ -39,12 +77,12 @@ class S3Client:
 
     def page(self, folder: str, *, deep: bool, limit: int, after: str | None) -> Page:
         """ListObjectsV2."""
-        bucket, key = self._split(folder)
+        bucket, _, key = folder.partition("/")
         options = {} if deep else {"Delimiter": "/"}
         if after is not None:
             options["ContinuationToken"] = after
         prefix = f"{key}/" if key else ""
-        answer = self.file_system.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=limit, **options)
+        answer = self.s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit, **options)
         objects = tuple(
             Details(f"{bucket}/{each['Key']}", int(each["Size"]), each.get("ETag", ""))
             for each in answer.get("Contents", ())
@@ -54,111 +92,83 @@ class S3Client:
 
     def get(self, name: str, start: int, stop: int, *, version: str | None) -> Piece:
         """GetObject with a Range, and with If-Match where a version is given."""
-        bucket, key = self._split(name)
+        options = {"IfMatch": version} if version else {}
         try:
-            return self._get(bucket, key, f"bytes={start}-{stop - 1}", version)
-        except OSError as error:
+            with _missing(name):
+                answer = self.s3.get_object(**_place(name), Range=f"bytes={start}-{stop - 1}", **options)
+        except Exception as error:  # every other error is raised again
             if service_code(error) == "InvalidRange":  # begins at the end of the object, or behind it
                 return Piece(b"", 0, "")
             if service_code(error) == "PreconditionFailed":
                 raise ReplacedError(name) from error
             raise
-
-    def _get(self, bucket: str, key: str, wanted: str, version: str | None) -> Piece:
-        from fsspec.asyn import sync
-
-        headers = {"Range": wanted, **({"If-Match": version} if version else {})}
-        got = self.http.send("GET", bucket, key, headers=headers)
-        if got is not None:
-            return piece_of(got.data, got.headers.get("content-range"), got.headers.get("etag", ""))
-        options = {"IfMatch": version} if version else {}
-
-        async def get() -> tuple[dict[str, Any], bytes]:
-            answer = await self.file_system._call_s3("get_object", Bucket=bucket, Key=key, Range=wanted, **options)
-            try:
-                return answer, await answer["Body"].read()
-            finally:
-                answer["Body"].close()
-
-        answer, data = sync(self.file_system.loop, get)
-        return piece_of(data, answer.get("ContentRange"), answer.get("ETag", ""))
+        with answer["Body"] as body:
+            return piece_of(body.read(), answer.get("ContentRange"), answer.get("ETag", ""))
 
     def put(self, name: str, data: bytes, *, mark: str, only_if_absent: bool) -> None:
         """PutObject, with If-None-Match where it must not replace another."""
-        bucket, key = self._split(name)
-        if not mark and not only_if_absent and self.http.send("PUT", bucket, key, body=data) is not None:
-            return
         options: dict[str, Any] = {"IfNoneMatch": "*"} if only_if_absent else {}
         if mark:
             options["Metadata"] = {MARK: mark}
         try:
-            self.file_system.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **options)
-        except OSError as error:
+            self.s3.put_object(**_place(name), Body=data, **options)
+        except Exception as error:  # every other error is raised again
             if service_code(error) == "PreconditionFailed":
                 raise FileExistsError(errno.EEXIST, "there is such an object", name) from error
             raise
 
     def delete(self, names: Sequence[str]) -> None:
         """DeleteObjects."""
-        keys = [self._split(name)[1] for name in names]
-        bucket = self._split(names[0])[0]
-        answer = self.file_system.call_s3(
-            "delete_objects", Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        )
-        for failure in answer.get("Errors", ()):
-            from botocore.exceptions import ClientError
+        from botocore.exceptions import ClientError
 
-            cause = ClientError({"Error": failure}, "DeleteObjects")
-            if failure.get("Code") == "AccessDenied":
-                raise PermissionError(errno.EACCES, str(failure.get("Message"))) from cause
-            raise OSError(errno.EIO, str(failure.get("Message"))) from cause
+        keys = [{"Key": _place(name)["Key"]} for name in names]
+        answer = self.s3.delete_objects(Bucket=_place(names[0])["Bucket"], Delete={"Objects": keys, "Quiet": True})
+        if failures := answer.get("Errors"):
+            raise ClientError({"Error": failures[0]}, "DeleteObjects")
 
-    def begin(self, name: str, *, size_bytes: int, mark: str) -> Upload:
+    def begin(self, name: str, *, mark: str) -> Upload:
         """CreateMultipartUpload."""
-        bucket, key = self._split(name)
-        answer = self.file_system.call_s3("create_multipart_upload", Bucket=bucket, Key=key, Metadata={MARK: mark})
-        return Upload(name, str(answer["UploadId"]), size_bytes, mark)
+        answer = self.s3.create_multipart_upload(**_place(name), Metadata={MARK: mark})
+        return Upload(name, str(answer["UploadId"]), mark)
 
     def put_part(self, upload: Upload, part: Part) -> str:
         """UploadPart; the receipt is the part's ETag."""
-        bucket, key = self._split(upload.name)
-        query = {"partNumber": str(part.number), "uploadId": upload.id}
-        sent = self.http.send("PUT", bucket, key, query=query, body=part.data)
-        if sent is not None:
-            return sent.headers["etag"]
-        answer = self.file_system.call_s3(
-            "upload_part", Bucket=bucket, Key=key, UploadId=upload.id, PartNumber=part.number, Body=part.data
-        )
-        return str(answer["ETag"])
+        place = {**_place(upload.name), "UploadId": upload.id}
+        return str(self.s3.upload_part(**place, PartNumber=part.number, Body=part.data)["ETag"])
 
     def finish(self, upload: Upload, *, receipts: Sequence[str]) -> None:
         """CompleteMultipartUpload."""
-        bucket, key = self._split(upload.name)
         parts = [{"PartNumber": number, "ETag": receipt} for number, receipt in enumerate(receipts, start=1)]
+        place = {**_place(upload.name), "UploadId": upload.id}
         try:
-            self.file_system.call_s3(
-                "complete_multipart_upload",
-                Bucket=bucket,
-                Key=key,
-                UploadId=upload.id,
-                MultipartUpload={"Parts": parts},
-            )
-        except OSError as error:
+            self.s3.complete_multipart_upload(**place, MultipartUpload={"Parts": parts})
+        except Exception as error:  # raised again, unless an earlier request has gone through
             if service_code(error) != "NoSuchUpload" and not is_transient(error):
                 raise
-            found = self.head(upload.name)  # an earlier request may have gone through
+            found = self.head(upload.name)
             if found is None or found.mark != upload.mark:
                 raise
 
     def abort(self, upload: Upload) -> None:
         """AbortMultipartUpload."""
-        bucket, key = self._split(upload.name)
         try:
-            self.file_system.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload.id)
-        except OSError as error:
+            self.s3.abort_multipart_upload(**_place(upload.name), UploadId=upload.id)
+        except Exception as error:  # every other error is raised again
             if service_code(error) != "NoSuchUpload":
                 raise
 
-    def _split(self, name: str) -> tuple[str, str]:
-        bucket, key, _ = self.file_system.split_path(name)
-        return bucket, key
+
+def _place(name: str) -> dict[str, str]:
+    bucket, _, key = name.partition("/")
+    return {"Bucket": bucket, "Key": key}
+
+
+@contextmanager
+def _missing(name: str) -> Iterator[None]:
+    """Raise a FileNotFoundError where there is no such object; a bucket that is missing has a code of its own."""
+    try:
+        yield
+    except Exception as error:  # every other error is raised again
+        if service_code(error) in _MISSING:
+            raise FileNotFoundError(errno.ENOENT, "no such object", name) from error
+        raise

@@ -256,6 +256,9 @@ def ray_storage(url: str) -> dict[str, Any]:
     import fsspec
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
+    # gcsfs would ask each bucket first whether it is one of the hierarchical kind, which takes a minute to time out
+    # where nobody knows the question.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     filesystem, path = fsspec.core.url_to_fs(url)
     return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))}  # type: ignore[abstract]
 
