@@ -15,6 +15,9 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # Every file there is a benchmark with a table of its own, but for the harness they share.
 BENCHMARKS := $(filter-out measure,$(notdir $(basename $(wildcard benchmarks/*.py))))
 
+# Tests start Ray, machines and servers, and wait for them: two files at once keep two cores busy. Fixtures are a file's.
+TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 # The first of these that runs, is 3.11 or newer and has the venv module whole (Debian keeps ensurepip apart).
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
@@ -31,11 +34,11 @@ setup: $(READY)  ## Set up .venv: about three minutes, once
 quickstart: $(READY)  ## Fine-tune a real chat model on this machine and talk to it: about six minutes
 	@launch/quickstart.sh
 
-test: $(READY)  ## Run the tests: about 20 minutes on 2 cores
-	@$(BIN)/pytest -m "not long and not soak"
+test: $(READY)  ## Run the tests: about 12 minutes on 2 cores
+	@$(BIN)/pytest $(TWO_AT_ONCE) -m "not long and not soak"
 
 test-long: $(READY)  ## Run the long tests (quickstart, emulated clouds): about 25 minutes
-	@$(BIN)/pytest -m long
+	@$(BIN)/pytest $(TWO_AT_ONCE) -m long
 
 soak: $(READY)  ## Run what is too slow for every day: a bare machine set up for real, the long way round
 	@$(BIN)/pytest -m soak
