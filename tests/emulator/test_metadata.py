@@ -58,6 +58,7 @@ def test_each_machine_has_the_rights_of_its_own_role(cloud: EmulatedEC2) -> None
     assert "UnauthorizedOperation" in boto(cloud, second, who)
     refused = [call for call in cloud.api_log() if call.error == "UnauthorizedOperation"]
     assert (refused[-1].caller, refused[-1].action) == (f"{second.id} (reader)", "DescribeInstances")
+    assert refused[-1].time_s <= cloud.now_s()
 
 
 def test_version_2_needs_its_token(cloud: EmulatedEC2) -> None:

@@ -21,7 +21,7 @@ def reaches_the_index() -> bool:
 
 
 def test_this_computers_own_services_are_out_of_reach(folder: Path) -> None:
-    """Neither its loopback nor a private address is connected to, by either kind of request."""
+    """Neither its loopback nor a private address is connected to, by either kind of request; each try is noted."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         met: list[object] = []
@@ -32,6 +32,7 @@ def test_this_computers_own_services_are_out_of_reach(folder: Path) -> None:
             for more in ([], ["-p"]):
                 done = cloud.on_machine(machine, [*FETCH, *proxy, *more, f"http://127.0.0.1:{port}/"])
                 assert done.stdout in ("502", "000"), done.stdout
+            assert cloud.fetches(machine) == ["127.0.0.1", "127.0.0.1"]
         assert met == []
 
 

@@ -98,6 +98,10 @@ class Gate:
             return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
         return self._forward(environ, start_response, request, name, dies)
 
+    def now_s(self) -> float:
+        """This moment on the clock of the log."""
+        return round(time.monotonic() - self.started_at, 2)
+
     def _forward(
         self, environ: dict[str, Any], start_response: Callable[..., Any], request: AwsRequest, name: str, dies: bool
     ) -> Iterable[bytes]:
@@ -184,7 +188,7 @@ class Gate:
         if request.access_key == CLOUD_ACCESS_KEY:
             return
         call = ApiCall(
-            time_s=round(time.monotonic() - self.started_at, 2),
+            time_s=self.now_s(),
             caller=caller,
             address=request.address,
             service=request.service,

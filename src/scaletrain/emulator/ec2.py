@@ -186,6 +186,17 @@ class EmulatedEC2:
         """Return every call to the API so far, those of `aws` left out."""
         return [ApiCall(**each) for each in self._ask("api_log")]
 
+    def now_s(self) -> float:
+        """Return this moment on the clock of `api_log`."""
+        return float(self._ask("now"))
+
+    def fetches(self, instance: Instance) -> list[str]:
+        """Return the host of each request to the internet that a machine has made so far, granted or not."""
+        if self._proxy is None:
+            raise ClusterError("fetches are counted on the way to the internet; give internet=True")
+        own = (instance.address, instance.public_address)
+        return [host for address, host in self._proxy.requests() if address in own]
+
     def fail_launches(self, code: str, *, count: int = 1, market: str = "", instance_type: str = "") -> None:
         """Let the next `count` calls to launch fail with EC2's `code`, or end at boot with DIES_AT_BOOT; 0: no more.
 

@@ -164,6 +164,10 @@ class Cloud:
         calls: list[ApiCall] = list(self.gate.calls)
         return [asdict(call) for call in calls]
 
+    def do_now(self) -> float:
+        """This moment on the clock of the API's log."""
+        return self.gate.now_s()
+
     def do_fail_launches(self, code: str, count: int, market: str, instance_type: str) -> None:
         """Let the next launches fail."""
         self.gate.failures = [LaunchFailure(code, count, market, instance_type)] if count else []

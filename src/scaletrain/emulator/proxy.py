@@ -10,7 +10,9 @@ import os
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from urllib.parse import urlsplit
 
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET, https://man7.org/linux/man-pages/man2/setns.2.html
@@ -24,17 +26,26 @@ class Proxy:
     def __init__(self, process: int, address: str, port: int) -> None:
         """Listen at an address of the network that a process is in."""
         self._listener = _listen_in(process, address, port)
+        self._requests: list[tuple[str, str]] = []
         threading.Thread(target=self._accept, daemon=True, name="proxy").start()
 
     def close(self) -> None:
         """Take no more connections."""
         self._listener.close()
 
+    def requests(self) -> list[tuple[str, str]]:
+        """Return every request so far: the address of whoever made it, and the host it was for."""
+        return list(self._requests)
+
     def _accept(self) -> None:
         with suppress(OSError):  # closed
             while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=_serve, args=(client,), daemon=True).start()
+                client, (address, _) = self._listener.accept()
+                note = partial(self._note, address)
+                threading.Thread(target=_serve, args=(client, note), daemon=True).start()
+
+    def _note(self, address: str, host: str) -> None:
+        self._requests.append((address, host))
 
 
 def _listen_in(process: int, address: str, port: int) -> socket.socket:
@@ -61,12 +72,13 @@ def _listen_in(process: int, address: str, port: int) -> socket.socket:
     return made[0]
 
 
-def _serve(client: socket.socket) -> None:
+def _serve(client: socket.socket, note: Callable[[str], None]) -> None:
     with client, suppress(OSError):
         head, _, rest = _read_head(client).partition(b"\r\n\r\n")
         line, _, headers = head.partition(b"\r\n")
         method, target, version = line.decode("latin-1").split(" ", 2)
         url = urlsplit(f"//{target}" if method == "CONNECT" else target)
+        note(url.hostname or "")
         try:
             server = _connect(url.hostname or "", url.port or 80)
         except OSError as error:
