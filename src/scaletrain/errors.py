@@ -11,7 +11,8 @@
     │   ├── NotFoundError       exit 2  no such object, bucket or folder
     │   └── AccessError         exit 2  no credentials, or not allowed
     └── CheckpointError         exit 2  a checkpoint cannot be used, or belongs to another model
-        └── DamagedError        exit 2  bytes of a checkpoint are not those that were committed
+        ├── DamagedError        exit 2  bytes of a checkpoint are not those that were committed
+        └── NewerFormatError    exit 2  a newer version of scaletrain wrote a checkpoint
     Interrupted                 exit 130  asked to stop; the state was saved first
 
 Third-party errors are translated once, where they are caught (`raise ... from exc`). A message says what is wrong,
@@ -90,6 +91,10 @@ class CheckpointError(ScaletrainError):
 
 class DamagedError(CheckpointError):
     """Bytes of a checkpoint are not those that were committed."""
+
+
+class NewerFormatError(CheckpointError):
+    """A newer version of scaletrain wrote a checkpoint: it is sound, and must be neither passed over nor replaced."""
 
 
 class Interrupted(ScaletrainError):

@@ -102,3 +102,15 @@ def test_a_run_without_checkpoints_has_no_latest(run: RunLayout) -> None:
     assert checkpoint.latest(run) is None
     with pytest.raises(NotFoundError):
         checkpoint.load_manifest(run.checkpoint(10))
+
+
+def test_prune_sweeps_what_older_attempts_left_in_a_folder_that_stays(run: RunLayout) -> None:
+    """A file of an attempt that died and a half-written one go; a newer attempt's, and what is listed, stay."""
+    old = save(run, 10)
+    folder = storage.local_path(run.checkpoint(10))
+    for name in ("attempt-0001.rank-00001-of-00002.safetensors.json", ".0123456789abcdef.partial"):
+        (folder / name).write_bytes(b"left")
+    (folder / "attempt-0003.rank-00000-of-00001.safetensors").write_bytes(b"under way")
+    assert checkpoint.prune(run, keep=1, attempt=2) == []
+    listed = {file.name for file in old.files} | {checkpoint.MANIFEST}
+    assert {path.name for path in folder.iterdir()} == listed | {"attempt-0003.rank-00000-of-00001.safetensors"}

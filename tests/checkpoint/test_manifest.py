@@ -1,18 +1,33 @@
 """manifest: it is whole and its own, or it is refused."""
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
 from saved_checkpoint import save
 from scaletrain import checkpoint, storage
-from scaletrain.errors import CheckpointError
+from scaletrain.errors import CheckpointError, NewerFormatError
 from scaletrain.layout import RunLayout
 
 
 def test_a_manifest_from_the_future_is_refused(run: RunLayout) -> None:
-    """A format that this version does not know is named, not guessed at."""
+    """A format that this version does not know is named, not guessed at; nor is it passed over, for it is sound."""
+    committed = save(run, 10)
+    save(run, 20)
+    storage.remove(storage.join(run.checkpoint(20), checkpoint.MANIFEST))
+    checkpoint.commit(run.checkpoint(20), replace(committed, step=20, version=99))
+    with pytest.raises(NewerFormatError, match="format version 99"):
+        checkpoint.latest(run)
+    with pytest.raises(NewerFormatError, match="use the version that wrote it"):
+        checkpoint.commit(run.checkpoint(20), replace(committed, step=20))
+
+
+def test_a_version_that_was_damaged_is_no_newer_one(run: RunLayout) -> None:
+    """The manifest does not match its own hash, so it is passed over as any other damage."""
     save(run, 10)
     path = storage.local_path(run.checkpoint(10)) / checkpoint.MANIFEST
     path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), "version": 99}))
-    with pytest.raises(CheckpointError, match="format version 99"):
+    with pytest.raises(CheckpointError, match="does not match its own hash"):
         checkpoint.load_manifest(run.checkpoint(10))
+    assert checkpoint.latest(run) is None

@@ -115,6 +115,17 @@ def test_an_attempt_that_was_taken_over_commits_nothing(run: RunLayout) -> None:
     image.close()
 
 
+def test_a_takeover_ends_the_wait_for_another_rank(run: RunLayout) -> None:
+    """What rank 0 waits for may never come: a newer attempt sweeps it away."""
+    assert [attempts.claim(run), attempts.claim(run)] == [1, 2]
+    image = open_image(run, world_size=2)
+    image.order(save(10, world_size=2))
+    assert isinstance(image.reply(wait_s=30), Stored)
+    failed = image.reply(wait_s=30)
+    assert isinstance(failed, Failed) and "attempt 2 has taken the run over" in str(failed.error)
+    image.close()
+
+
 def test_a_disk_that_cannot_be_written_is_told(run: RunLayout) -> None:
     """The error names the file; nothing is left half-written, and the next save may succeed."""
     blocked = storage.local_path(run.checkpoint(10))

@@ -11,7 +11,7 @@ from scaletrain import storage
 from scaletrain.attempts import Attempts, read_attempts
 from scaletrain.checkpoint.manifest import MANIFEST, Manifest, load_manifest, seal
 from scaletrain.checkpoint.shard_file import VerifiedFile
-from scaletrain.errors import CheckpointError, NotFoundError, TrainingError
+from scaletrain.errors import CheckpointError, NewerFormatError, NotFoundError, TrainingError
 from scaletrain.layout import RunLayout, step_of
 from scaletrain.log import get_logger
 
@@ -27,7 +27,7 @@ def latest(run: RunLayout, *, passing_over: Collection[int] = ()) -> Manifest | 
     This is the only answer to "latest": retry, resume, evaluate, export and serve all ask it. A newer folder that
     does not verify is passed over with a warning that says why; one without a manifest was never committed; one that
     an attempt committed after a newer attempt had gone on without it does not count. `passing_over` names steps whose
-    bytes were found to be damaged.
+    bytes were found to be damaged. Raises NewerFormatError where a newer version of scaletrain wrote the newest.
     """
     known = read_attempts(run)
     steps = {*_step_folders(run), *_hinted_step(run)} - set(passing_over)
@@ -53,6 +53,8 @@ def commit(checkpoint_url: str, manifest: Manifest) -> Manifest:
             there = load_manifest(checkpoint_url)
         except NotFoundError:
             continue
+        except NewerFormatError:
+            raise
         except CheckpointError as error:
             log.warning("replacing a damaged manifest: %s", error)
         else:
@@ -68,21 +70,24 @@ def commit(checkpoint_url: str, manifest: Manifest) -> Manifest:
 def prune(run: RunLayout, *, keep: int, attempt: int) -> list[int]:
     """Remove all but the newest `keep` checkpoints that count and are whole, and what `attempt` does not need.
 
-    That is everything older than the newest one, and what older attempts left beyond it. Returns the steps that were
-    removed. Each manifest goes first, so that no half-removed folder looks committed.
+    That is everything older than the newest one, what older attempts left beyond it, and what they left in the folders
+    that stay. Returns the steps that were removed. Each manifest goes first, so that no half-removed folder looks
+    committed.
     """
     known, steps = read_attempts(run), _step_folders(run)
-    whole = [step for step in steps if isinstance(_check(run.checkpoint(step), known), Manifest)]
+    found = {step: _check(run.checkpoint(step), known) for step in steps}
+    whole = {step: manifest for step, manifest in found.items() if isinstance(manifest, Manifest)}
     if not whole:
         return []
+    kept, newest = list(whole)[:keep], max(whole)
     removed = [
-        step
-        for step in steps
-        if step not in whole[:keep] and (step < whole[0] or _is_abandoned(run.checkpoint(step), attempt))
+        step for step in steps if step not in kept and (step < newest or _is_abandoned(run.checkpoint(step), attempt))
     ]
     for step in removed:
         storage.remove(storage.join(run.checkpoint(step), MANIFEST))
         storage.remove(run.checkpoint(step))
+    for step in kept:
+        _sweep(run.checkpoint(step), whole[step], attempt)
     return removed
 
 
@@ -122,9 +127,24 @@ def _check(checkpoint_url: str, known: Attempts) -> Manifest | CheckpointError |
         check_sizes(checkpoint_url, manifest)
     except NotFoundError:
         return None
+    except NewerFormatError:
+        raise
     except CheckpointError as error:
         return error
     return manifest
+
+
+def _sweep(checkpoint_url: str, manifest: Manifest, attempt: int) -> None:
+    """Remove from a checkpoint's folder what its manifest does not list; a newer attempt's files are left alone."""
+    listed = {file.name for file in manifest.files}
+    for info in storage.list_objects(checkpoint_url):
+        name = info.url.rsplit("/", 1)[-1]
+        match = _ATTEMPT.match(name)
+        if match and int(match[1]) <= attempt and name not in listed:
+            storage.remove(info.url)
+    if storage.is_local(checkpoint_url):  # half-written files are in no listing
+        for partial in storage.local_path(checkpoint_url).glob(".*.partial"):
+            partial.unlink(missing_ok=True)
 
 
 def _is_abandoned(checkpoint_url: str, attempt: int) -> bool:

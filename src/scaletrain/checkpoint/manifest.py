@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from scaletrain import storage
-from scaletrain.errors import CheckpointError
+from scaletrain.errors import CheckpointError, NewerFormatError
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -67,16 +67,19 @@ class Manifest:
 def load_manifest(checkpoint_url: str) -> Manifest:
     """Read a manifest and verify its own hash.
 
-    Raises NotFoundError where nothing was committed, CheckpointError where the manifest is damaged or from a newer
-    version of scaletrain.
+    Raises NotFoundError where nothing was committed, NewerFormatError where the manifest is whole and from a newer
+    version of scaletrain, CheckpointError where it is damaged.
     """
     url = storage.join(checkpoint_url, MANIFEST)
     try:
         raw: dict[str, Any] = orjson.loads(storage.read_bytes(url))
         stated_hash, hashed = raw["manifest_hash"], _hash(raw)
         version = raw["version"]
-        if version > FORMAT_VERSION:
-            raise CheckpointError(f"{url} has format version {version}; this scaletrain reads up to {FORMAT_VERSION}")
+        if version > FORMAT_VERSION and stated_hash == hashed:
+            raise NewerFormatError(
+                f"{url} has format version {version}; this scaletrain reads up to {FORMAT_VERSION}: use the version "
+                "that wrote it, or newer"
+            )
         raw["files"] = tuple(FileRecord(**{**file, "chunks": tuple(file["chunks"])}) for file in raw["files"])
         raw["parameters"] = {name: tuple(shape) for name, shape in raw["parameters"].items()}
         manifest = Manifest(**raw)

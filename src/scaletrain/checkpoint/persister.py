@@ -23,7 +23,7 @@ from scaletrain import attempts, storage
 from scaletrain.checkpoint import commits
 from scaletrain.checkpoint.manifest import FileRecord, Manifest
 from scaletrain.checkpoint.shard_image import store_shard
-from scaletrain.errors import CheckpointError, ScaletrainError, StorageError
+from scaletrain.errors import CheckpointError, ScaletrainError, StorageError, TrainingError
 from scaletrain.layout import RunLayout
 from scaletrain.log import setup_logging
 
@@ -123,7 +123,7 @@ def serve(connection: Connection, image_fd: int) -> None:
             except _WorkerGone:
                 return
             except ScaletrainError as error:
-                worker.tell(Failed(order.step, error))
+                worker.tell(Failed(order.step, _cause(setup, error)))
             except Exception:  # noqa: BLE001 -- the worker is told, and ends the run with it
                 worker.tell(Failed(order.step, StorageError(f"a save failed:\n{traceback.format_exc()}")))
 
@@ -184,6 +184,8 @@ def _gather_records(setup: Setup, step: int, own: FileRecord, worker: _WorkerLin
                     "whether its machine can reach the bucket (`scaletrain doctor --cluster FILE`)"
                 )
             worker.look(wait_s)
+            if wait_s == _LONGEST_POLL_S:  # a newer attempt sweeps away the record that is waited for
+                attempts.check_newest(setup.run, setup.attempt)
             wait_s = min(2 * wait_s, _LONGEST_POLL_S)
         raw = orjson.loads(storage.read_bytes(_record_url(setup, step, rank)))
         records.append(FileRecord(**{**raw, "chunks": tuple(raw["chunks"])}))
@@ -201,9 +203,18 @@ def _commit(setup: Setup, manifest: Manifest, worker: _WorkerLine) -> Manifest:
     committed = commits.commit(setup.run.checkpoint(manifest.step), manifest)
     storage.write_text(setup.run.newest_hint, str(manifest.step))
     attempts.check_newest(setup.run, setup.attempt)
-    for rank in range(1, setup.world_size):
-        storage.remove(_record_url(setup, manifest.step, rank))
     return committed
+
+
+def _cause(setup: Setup, error: ScaletrainError) -> ScaletrainError:
+    """Why a save failed: a newer attempt, if there is one, may have swept away what this one was writing."""
+    try:
+        attempts.check_newest(setup.run, setup.attempt)
+    except TrainingError as taken_over:
+        return taken_over
+    except ScaletrainError:
+        pass  # storage is what failed, and the first error tells it
+    return error
 
 
 def _leave_record(setup: Setup, step: int, record: FileRecord) -> None:

@@ -1,7 +1,7 @@
 """Rows of a dataset by their sample ids: row groups are fetched side by side, checked, decoded and put in order.
 
-Every row group is one read, and only footers are kept. Files are checked against the sizes in the index, pages against
-their CRCs, rows against their sample ids.
+Every row group is one read, and only footers are kept. Files are checked against the sizes in the index and for being
+the same all the time, pages against their CRCs, rows against their sample ids.
 
 Shapes: N rows, T tokens of a row.
 """
@@ -86,8 +86,11 @@ def _read_groups(dataset_url: str, index: DatasetIndex, split: str, groups: Int6
     for owner in np.unique(owners).tolist():
         url, own_groups = storage.join(dataset_url, shards[owner].name), groups[owners == owner] - first_groups[owner]
         with _damage_reported(url):
+            version = _first_version(url)
             footer = _footer(url, shards[owner].size_bytes, shard_groups[owner])
             tables.append(_read_shard(url, footer, own_groups.tolist()))
+            if storage.info(url).version != version:
+                raise _Damage("was replaced by another file while it was in use")
     return pa.concat_tables(tables)
 
 
@@ -100,6 +103,12 @@ def _read_shard(url: str, footer: "FileMetaData", groups: list[int]) -> "pa.Tabl
     file: Any = _Fetched([start for start, _ in ranges], list(in_order(lambda one: _fetch(url, *one), ranges)))
     parquet = pq.ParquetFile(file, metadata=footer, pre_buffer=False, page_checksum_verification=True)
     return parquet.read_row_groups(groups, use_threads=False)
+
+
+@cache
+def _first_version(url: str) -> str:
+    """The version of a shard when this process first read of it; a sound file of other rows could come after it."""
+    return storage.info(url).version
 
 
 @lru_cache(maxsize=_FOOTERS_KEPT)

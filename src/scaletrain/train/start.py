@@ -17,6 +17,7 @@ from scaletrain.model.loss import LossModel
 from scaletrain.train import state, zero
 from scaletrain.train.ahead import Ahead
 from scaletrain.train.job import Job
+from scaletrain.train.peers import bound_waiting
 from scaletrain.train.worker import Worker
 
 log = get_logger(__name__)
@@ -89,7 +90,9 @@ def start_engine(job: Job, plan: ReadPlan) -> Any:
     model = load_model(
         job.model_url, config.model, dtype=dtype, attention=job.attention, seed=config.seed, zero3=partitioned
     )
-    return zero.build_engine(LossModel(model), config, rounds=plan.rounds, precision=job.precision)
+    engine = zero.build_engine(LossModel(model), config, rounds=plan.rounds, precision=job.precision)
+    bound_waiting(config.train.timeout_s)
+    return engine
 
 
 def _read_plan(job: Job, worker: Worker, index: DatasetIndex, first_step: int) -> ReadPlan:

@@ -19,6 +19,7 @@ from scaletrain.errors import TrainingError
 from scaletrain.log import get_logger
 from scaletrain.train import ledger, zero
 from scaletrain.train.job import Job
+from scaletrain.train.peers import loss_explained
 from scaletrain.train.schedule import learning_rate
 from scaletrain.train.worker import Worker
 
@@ -57,6 +58,13 @@ def run_step(
 
     `ask` is called once, after the update: whether this rank wants to stop, and whether its last save failed.
     """
+    with loss_explained(worker, step=batch.step + 1, timeout_s=job.config.train.timeout_s):
+        return _run_step(job, worker, engine, batch, plan, ask)
+
+
+def _run_step(
+    job: Job, worker: Worker, engine: Any, batch: StepBatch, plan: ReadPlan, ask: Callable[[], tuple[bool, bool]]
+) -> StepTotals:
     step = batch.step + 1
     _seed_dropout(job.config.seed, step, worker)
     rate = learning_rate(job.config.train, step, job.total_steps)

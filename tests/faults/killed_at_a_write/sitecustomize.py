@@ -1,4 +1,4 @@
-"""Put first on the path of a persister: its machine dies before or after the n-th write that it makes to storage."""
+"""Put first on the path of a persister: its machine dies (or, with SIGSTOP, freezes) at the n-th write to storage."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from typing import Any
 WRITES = ("create", "remove", "upload_file", "write_bytes", "write_text")
 
 
-def _arm(when: str, number: int) -> None:
+def _arm(when: str, number: int, deed: signal.Signals) -> None:
     from scaletrain import storage
 
     made = 0
@@ -18,10 +18,10 @@ def _arm(when: str, number: int) -> None:
             nonlocal made
             made += 1
             if made == number and when == "before":
-                _die()
+                _suffer(deed)
             result = write(*arguments, **options)
             if made == number and when == "after":
-                _die()
+                _suffer(deed)
             return result
 
         return run
@@ -30,10 +30,11 @@ def _arm(when: str, number: int) -> None:
         setattr(storage, name, counted(getattr(storage, name)))
 
 
-def _die() -> None:
-    os.kill(os.getppid(), signal.SIGKILL)
-    os.kill(os.getpid(), signal.SIGKILL)
+def _suffer(deed: signal.Signals) -> None:
+    os.kill(os.getppid(), deed)
+    os.kill(os.getpid(), deed)
 
 
 if "KILL_AT_WRITE" in os.environ:
-    _arm(*(os.environ["KILL_AT_WRITE"].split()[0], int(os.environ["KILL_AT_WRITE"].split()[1])))
+    _when, _number, *_deed = os.environ["KILL_AT_WRITE"].split()
+    _arm(_when, int(_number), signal.Signals[_deed[0] if _deed else "SIGKILL"])
