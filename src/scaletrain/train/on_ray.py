@@ -1,8 +1,8 @@
 """The loop on Ray Train: a group of workers on a cluster, or on this machine as a cluster of one.
 
-An attempt is one worker group of fixed size. When a worker is lost, the attempt ends and the next one starts from the
-newest commit, a few times at most. Metrics and errors come back through a small actor, the board; nothing calls
-`ray.train.report`, which would cost a barrier (two seconds) each time.
+An attempt is one worker group of fixed size. When a worker is lost, or more can be had, the attempt ends and the next
+one starts from the newest commit with the workers that there are. Metrics and errors come back through a small actor,
+the board; nothing calls `ray.train.report`, which would cost a barrier (two seconds) each time.
 """
 
 import math
@@ -16,8 +16,9 @@ from typing import Any
 
 from scaletrain import checkpoint, ray_autoscaler, ray_cluster, storage
 from scaletrain.config import Config, WorkerRange
-from scaletrain.errors import ScaletrainError, TrainingError
+from scaletrain.errors import NotFoundError, ScaletrainError, TrainingError
 from scaletrain.log import get_logger, setup_logging
+from scaletrain.train.growth import Growth
 from scaletrain.train.job import Job
 from scaletrain.train.waiting import WorkerGroup, wait_for_workers
 from scaletrain.train.worker import Worker, available_cpus
@@ -25,6 +26,7 @@ from scaletrain.train.worker import Worker, available_cpus
 MAX_FRUITLESS_RESTARTS = 3
 _POLL_S = 0.5
 _STOP_POLL_S = 1.0
+_REGROUP = b"regroup"  # a stop request that only ends the attempt
 
 log = get_logger(__name__)
 
@@ -42,7 +44,7 @@ def count_gpus() -> int:
     import ray
 
     there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
-    types = ray_autoscaler.machine_types() if os.environ.get("RAY_ADDRESS") else ()
+    types = ray_autoscaler.machine_types() if ray_cluster.address() else ()
     return int(max(there, sum(kind.max_count * kind.resources.get("GPU", 0) for kind in types)))
 
 
@@ -53,24 +55,27 @@ def run_on_ray(
     stop: threading.Event,
     on_lines: Callable[[Sequence[bytes]], None],
 ) -> None:
-    """Run attempts until one ends by itself; `claim` gives each its number, for as long as it lasts.
+    """Run attempts until the run is over; `claim` gives each its number, for as long as it lasts.
 
-    Raises the ScaletrainError that ended the run, ClusterError where too few workers come, or TrainingError when
-    workers are lost again and again without a commit in between.
+    An attempt ends before the run is over where a worker is lost, where a machine is about to be taken away, or where
+    more workers can be had; the next one starts at once with what there is. Raises the ScaletrainError that ended the
+    run, ClusterError where too few workers come, or TrainingError when workers are lost again and again without a
+    commit in between.
     """
-    fruitless = 0
+    fruitless, has_begun = 0, False
+    threading.Thread(target=_import_ahead, name="import-ahead", daemon=True).start()
     while True:
         group = wait_for_workers(
             job.config.scaling,
             device=job.device,
             wait_s=60 * job.config.scaling.wait_minutes,
             should_stop=partial(_must_stop, job, stop),
+            eager=has_begun,
         )
         before = checkpoint.latest(job.run)
         try:
             with claim(job) as job:
                 _run_attempt(job, group, stop=stop, on_lines=on_lines)
-            return
         except _WorkersLost as lost:
             after = checkpoint.latest(job.run)
             fruitless = 0 if after != before else fruitless + 1
@@ -78,8 +83,18 @@ def run_on_ray(
                 raise TrainingError(
                     f"workers were lost {fruitless} times without a commit in between: {lost}"
                 ) from lost
-            step = after.step if after else 0
-            log.warning("a worker was lost (%s); going on from step %d", lost, step)
+            log.warning("a worker was lost (%s); going on from step %d", lost, after.step if after else 0)
+        else:
+            after = checkpoint.latest(job.run)
+            if after is None or after.step >= job.last_step or _must_stop(job, stop):
+                return
+            log.info("going on from step %d with other workers", after.step)
+        has_begun = True
+
+
+def _import_ahead() -> None:
+    """Import what an attempt needs, which takes seconds, while machines are waited for."""
+    import ray.train.torch  # noqa: F401
 
 
 def _board_actor() -> Any:
@@ -96,8 +111,13 @@ class _WorkersLost(Exception):
 
 
 def _must_stop(job: Job, stop: threading.Event) -> bool:
-    """Whether the user asked for a stop: this process, or through the bucket the attempt that was lost meanwhile."""
-    return stop.is_set() or (job.attempt > 0 and storage.exists(job.run.stop_request(job.attempt)))
+    """Whether the user asked for a stop: this process, or through the bucket the newest attempt."""
+    if stop.is_set() or job.attempt == 0:
+        return stop.is_set()
+    try:
+        return storage.read_bytes(job.run.stop_request(job.attempt)) != _REGROUP
+    except NotFoundError:
+        return False
 
 
 def _run_attempt(
@@ -137,13 +157,18 @@ def _run_attempt(
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
-    stop_sent = False
+    growth = Growth(group, last_step=job.last_step)
+    stop_sent = regroup_sent = False
     while thread.is_alive():
         thread.join(timeout=_POLL_S)
         if stop.is_set() and not stop_sent:
-            storage.create(job.run.stop_request(job.attempt), b"")
+            storage.write_bytes(job.run.stop_request(job.attempt), b"")
             stop_sent = True
-        _drain(board, on_lines)
+        elif not regroup_sent and growth.has_come():
+            storage.create(job.run.stop_request(job.attempt), _REGROUP)  # what the user asked for before stays
+            regroup_sent = True
+        growth.show(_drain(board, on_lines))
+    growth.release()
     error = ray.get(board.first_error.remote())
     _drain(board, on_lines)
     ray.kill(board)
@@ -263,10 +288,12 @@ def ray_storage(url: str) -> dict[str, Any]:
     return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))}  # type: ignore[abstract]
 
 
-def _drain(board: Any, on_lines: Callable[[Sequence[bytes]], None]) -> None:
+def _drain(board: Any, on_lines: Callable[[Sequence[bytes]], None]) -> Sequence[bytes]:
     import ray
 
-    on_lines(ray.get(board.take_lines.remote()))
+    lines: list[bytes] = ray.get(board.take_lines.remote())
+    on_lines(lines)
+    return lines
 
 
 def _headline(error: BaseException) -> str:
