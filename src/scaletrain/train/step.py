@@ -26,6 +26,15 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
+class Wishes:
+    """What one rank, or any rank, wants: to stop the run, to leave (its machine goes), to report that a save failed."""
+
+    stop: bool = False
+    leave: bool = False
+    save_failed: bool = False
+
+
+@dataclass(frozen=True)
 class StepTotals:
     """One step, summed over all ranks; `skipped`: it was not finite, and nothing was learned.
 
@@ -38,8 +47,7 @@ class StepTotals:
     supervised_tokens: int
     tokens: int
     samples_digest: int
-    stop: bool
-    save_failed: bool
+    wishes: Wishes
     skipped: bool
     not_finite: tuple[int, ...]
 
@@ -51,11 +59,11 @@ def run_step(
     batch: StepBatch,
     plan: ReadPlan,
     *,
-    ask: Callable[[], tuple[bool, bool]],
+    ask: Callable[[], Wishes],
 ) -> StepTotals:
     """Forward, backward and update of one global batch; the loss is per supervised token over all of it.
 
-    `ask` is called once, after the update: whether this rank wants to stop, and whether its last save failed.
+    `ask` is called once, after the update; what any rank wants, all of them learn.
     """
     step = batch.step + 1
     _seed_dropout(job.config.seed, step, worker)
@@ -75,13 +83,13 @@ def run_step(
         zero.accumulate(engine, micro_loss * (scale * micro.weight))
     grad_norm = zero.update(engine)
     tokens = sum(micro.tokens for micro in batch.micro_batches if micro.weight)
-    stop, save_failed = ask()
+    wishes = ask()
     digest = _samples_digest(batch, plan, worker)
-    told = [0.0, supervised, tokens, digest, stop, save_failed]
+    told = [0.0, supervised, tokens, digest, wishes.stop, wishes.leave, wishes.save_failed]
     sums = torch.tensor(told, dtype=torch.float64, device=worker.device)
     sums[0] = loss_sum
     _all_reduce(sums, worker)
-    total_loss, supervised_tokens, total_tokens, total_digest, stopping, failed_saves = sums.tolist()
+    total_loss, supervised_tokens, total_tokens, total_digest, stopping, leaving, failed_saves = sums.tolist()
     loss = total_loss / max(supervised_tokens, 1)
     not_finite: tuple[int, ...] = ()
     if grad_norm is None:
@@ -98,8 +106,7 @@ def run_step(
         supervised_tokens=int(supervised_tokens),
         tokens=int(total_tokens),
         samples_digest=int(total_digest),
-        stop=bool(stopping),
-        save_failed=bool(failed_saves),
+        wishes=Wishes(stop=bool(stopping), leave=bool(leaving), save_failed=bool(failed_saves)),
         skipped=grad_norm is None,
         not_finite=not_finite,
     )
