@@ -121,6 +121,21 @@ def test_an_attempt_that_ended_is_not_watched(run: RunLayout, monkeypatch: pytes
     assert attempts.read_attempts(run).ended == (1,)
 
 
+def test_an_attempt_leaves_when_it_was_claimed_began_and_ended(run: RunLayout) -> None:
+    """The times are in order, and it is known whether an error ended it."""
+    with pytest.raises(ZeroDivisionError), attempts.Heartbeat(run, attempts.claim(run)):
+        attempts.begin(run, 1, 0)
+        raise ZeroDivisionError
+    with attempts.Heartbeat(run, attempts.claim(run)):
+        wait_for(lambda: storage.exists(run.attempt_file(2, "heartbeat")), "a heartbeat")
+        signs = attempts.read_signs(run, attempts.read_attempts(run))
+    times = [signs[1].claimed, signs[1].began, signs[1].ended, signs[2].claimed, signs[2].heartbeat]
+    assert None not in times
+    assert times == sorted(times, key=float)
+    assert signs[1].failed and signs[1].heartbeat is None and signs[2].ended is None
+    assert signs[1].claim is not None and signs[1].claim.pid == os.getpid()
+
+
 def test_an_attempt_that_was_taken_over_learns_of_it(run: RunLayout) -> None:
     """The newest goes on; an older one has to end."""
     assert [attempts.claim(run), attempts.claim(run)] == [1, 2]

@@ -7,7 +7,7 @@ import pytest
 
 from scaletrain import storage
 from scaletrain.errors import StorageError
-from scaletrain.metrics import RecordWriter, StepMetrics, read_records
+from scaletrain.metrics import RecordWriter, StepMetrics, read_last_record, read_records
 
 
 def names(folder: str) -> list[str]:
@@ -49,6 +49,19 @@ def test_a_step_trained_again_counts_as_the_newest_attempt_trained_it(tmp_path: 
             writer.write({"step": step, "attempt": attempt})
         writer.close()
     assert [(r["step"], r["attempt"]) for r in read_records(folder)] == [(1, 1), (2, 1), (3, 2), (4, 2)]
+
+
+def test_the_last_record_is_the_newest_attempt_s(tmp_path: Path) -> None:
+    """It may be of an earlier step than an older attempt came to; an empty folder has none."""
+    folder = str(tmp_path / "metrics")
+    assert read_last_record(folder) == {}
+    for attempt, steps in ((1, (1, 2, 3)), (2, (2,))):
+        writer = RecordWriter(folder, attempt=attempt, local_folder=tmp_path / "local")
+        for step in steps:
+            writer.write({"step": step, "attempt": attempt})
+            writer.flush()
+        writer.close()
+    assert read_last_record(folder) == {"step": 2, "attempt": 2}
 
 
 def test_a_live_display_gets_every_line_once(tmp_path: Path) -> None:

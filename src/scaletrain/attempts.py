@@ -9,6 +9,8 @@ listing answers every question:
     attempt-0003.from-00000120        its workers went on from the commit of step 120
     attempt-0003.heartbeat            rewritten every few seconds while its driver lives
     attempt-0003.ended                its driver has seen it end
+
+What is in them says when, for `goodput`; those that an older version wrote say nothing of it.
 """
 
 import os
@@ -21,7 +23,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import orjson
 
@@ -29,8 +31,10 @@ from scaletrain import storage
 from scaletrain.errors import NotFoundError, ScaletrainError, TrainingError
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
+from scaletrain.storage.parallel import in_parallel
 
 HEARTBEAT_S = 10.0
+_READERS = 16
 _SILENT_S = 3.5 * HEARTBEAT_S  # no sign for so long, by the observer's own clock, and an attempt counts as dead
 _FILE = re.compile(r"attempt-(\d+)\.(?:json|ended|from-(\d+))$")
 
@@ -74,6 +78,21 @@ class Claim:
     process_started: int
 
 
+@dataclass(frozen=True)
+class Signs:
+    """When an attempt showed signs of life, in seconds since 1970 UTC; None where nothing tells.
+
+    `heartbeat` is the last one, of an attempt that has not said that it ended; `failed` is whether an error ended it.
+    """
+
+    claim: Claim | None
+    claimed: float | None
+    began: float | None
+    heartbeat: float | None
+    ended: float | None
+    failed: bool
+
+
 def read_attempts(run: RunLayout) -> Attempts:
     """List the attempts of a run."""
     claimed, ended, resumed_from = [], [], {}
@@ -91,6 +110,25 @@ def read_attempts(run: RunLayout) -> Attempts:
     return Attempts(tuple(sorted(claimed)), tuple(sorted(ended)), resumed_from)
 
 
+def read_signs(run: RunLayout, known: Attempts) -> dict[int, Signs]:
+    """Read when each attempt of a run showed signs of life."""
+
+    def read(number: int) -> Signs:
+        step, ended = known.resumed_from.get(number), _read_note(run.attempt_file(number, "ended"))
+        claimed = _read_note(run.attempt(number))
+        return Signs(
+            claim=_claim_in(claimed),
+            claimed=_time_in(claimed, "started"),
+            began=_time_in(_read_note(run.attempt_from(number, step))) if step is not None else None,
+            heartbeat=_time_in(_read_note(run.attempt_file(number, "heartbeat"))),
+            ended=_time_in(ended),
+            failed=bool(ended.get("failed")),
+        )
+
+    found = in_parallel(read, known.claimed, max_workers=_READERS)
+    return dict(zip(known.claimed, found, strict=True))
+
+
 def claim(run: RunLayout) -> int:
     """Take the next free number; nobody else can have the same."""
     record = orjson.dumps(asdict(_this_process()))
@@ -102,7 +140,7 @@ def claim(run: RunLayout) -> int:
 
 def begin(run: RunLayout, attempt: int, step: int) -> None:
     """State that an attempt goes on from the commit of `step` (0: from nothing); called before its first own step."""
-    storage.write_bytes(run.attempt_from(attempt, step), b"")
+    storage.write_bytes(run.attempt_from(attempt, step), _note())
 
 
 def check_newest(run: RunLayout, attempt: int) -> None:
@@ -124,7 +162,7 @@ def refuse_a_second(run: RunLayout) -> None:
     known = read_attempts(run)
     if known.newest == 0 or known.newest in known.ended:
         return
-    owner = _read_claim(run, known.newest)
+    owner = _claim_in(_read_note(run.attempt(known.newest)))
     if owner is None:
         return
     here = _this_process()
@@ -164,7 +202,8 @@ class Heartbeat:
         self._ending.set()
         self._thread.join()
         try:
-            storage.write_bytes(self._run.attempt_file(self._attempt, "ended"), b"")
+            ended = _note(failed=error is not None)
+            storage.write_bytes(self._run.attempt_file(self._attempt, "ended"), ended)
             storage.remove(self._run.attempt_file(self._attempt, "heartbeat"))
         except ScaletrainError as failure:
             log.warning("cannot note that attempt %d has ended: %s", self._attempt, failure)
@@ -173,7 +212,7 @@ class Heartbeat:
         beats = 0
         while True:
             try:
-                storage.write_bytes(self._run.attempt_file(self._attempt, "heartbeat"), str(beats).encode())
+                storage.write_bytes(self._run.attempt_file(self._attempt, "heartbeat"), _note(beat=beats))
             except ScaletrainError as failure:
                 log.warning("cannot write the heartbeat of attempt %d: %s", self._attempt, failure)
             beats += 1
@@ -181,9 +220,32 @@ class Heartbeat:
                 return
 
 
+def _note(**facts: object) -> bytes:
+    """What a small file says: the time, and the facts given."""
+    return orjson.dumps({"time": _now(), **facts})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _read_note(url: str) -> dict[str, Any]:
+    """What a small file says; nothing for one that is not there, or that an older version wrote."""
+    try:
+        found = orjson.loads(storage.read_bytes(url))
+    except (NotFoundError, orjson.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _time_in(note: Mapping[str, Any], name: str = "time") -> float | None:
+    """A time that a note states, in seconds since 1970 UTC."""
+    return datetime.fromisoformat(str(note[name])).timestamp() if name in note else None
+
+
 def _this_process() -> Claim:
     return Claim(
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        started=_now(),
         host=socket.gethostname(),
         machine=f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}",
         pid=os.getpid(),
@@ -200,11 +262,11 @@ def _start_of(pid: int) -> int | None:
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
-def _read_claim(run: RunLayout, attempt: int) -> Claim | None:
+def _claim_in(note: Mapping[str, Any]) -> Claim | None:
     """Who made an attempt; None for one that an older version made, which says nothing of its process."""
     try:
-        return Claim(**orjson.loads(storage.read_bytes(run.attempt(attempt))))
-    except (TypeError, orjson.JSONDecodeError):
+        return Claim(**note)
+    except TypeError:
         return None
 
 

@@ -251,11 +251,14 @@ def runs(
 @app.command()
 @reported
 def show(run: RunName, root: Root = "bucket", as_json: Json = False) -> None:
-    """Show one run: how far it is, its last metrics, its checkpoints."""
+    """Show one run: how far it is, its last metrics, its checkpoints, and where its wall time went."""
+    from scaletrain.goodput import account
     from scaletrain.runs import read_run, run_display
 
-    found = read_run(find_run_of(run, root))
-    print_result(found.record(), as_json=as_json, display=lambda: run_display(found))
+    layout = find_run_of(run, root)
+    found, time = read_run(layout), account(layout)
+    record = {**found.record(), "time": time.record()}
+    print_result(record, as_json=as_json, display=lambda: run_display(found, time))
 
 
 @app.command()

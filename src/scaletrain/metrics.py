@@ -13,9 +13,11 @@ from scaletrain import storage
 from scaletrain.errors import StorageError
 from scaletrain.layout import attempt_of_part, part_name
 from scaletrain.log import get_logger
+from scaletrain.storage.parallel import in_parallel
 
 UPLOAD_EVERY_S = 10.0
 _WAKE_EVERY_S = 0.5
+_READERS = 16
 
 log = get_logger(__name__)
 
@@ -121,15 +123,28 @@ def read_records(
 def read_attempt_records(folder_url: str) -> dict[int, dict[int, dict[str, object]]]:
     """Every record of a run's folder, by attempt and step."""
     found: dict[int, dict[int, dict[str, object]]] = {}
-    for info in storage.list_objects(folder_url):
-        attempt = attempt_of_part(info.url)
-        if attempt is None:
-            continue
+    parts = [
+        (attempt, info.url)
+        for info in storage.list_objects(folder_url)
+        if (attempt := attempt_of_part(info.url)) is not None
+    ]
+    contents = in_parallel(storage.read_bytes, [url for _, url in parts], max_workers=_READERS)
+    for (attempt, _), content in zip(parts, contents, strict=True):
         records = found.setdefault(attempt, {})
-        for line in storage.read_bytes(info.url).splitlines():
+        for line in content.splitlines():
             record = orjson.loads(line)
             records[record["step"]] = record
     return found
+
+
+def read_last_record(folder_url: str) -> dict[str, object]:
+    """The newest record of a run's folder: the last line of the newest attempt that has any; empty where none has."""
+    parts = [info.url for info in storage.list_objects(folder_url) if attempt_of_part(info.url) is not None]
+    if not parts:
+        return {}
+    newest = max(parts, key=lambda url: (attempt_of_part(url), len(url), url))
+    record: dict[str, object] = orjson.loads(storage.read_bytes(newest).splitlines()[-1])
+    return record
 
 
 @dataclass(frozen=True)

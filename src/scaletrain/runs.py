@@ -1,12 +1,13 @@
-"""What runs there are and how far each one is, read from the bucket alone."""
+"""What runs there are, how far each one is and where its time went, read from the bucket alone."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from scaletrain import checkpoint, storage
 from scaletrain.errors import CheckpointError, NotFoundError
+from scaletrain.goodput import TimeAccount, time_table
 from scaletrain.layout import RunLayout, step_of
-from scaletrain.metrics import read_records
+from scaletrain.metrics import read_last_record
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -51,14 +52,13 @@ def read_run(run: RunLayout) -> RunState:
     if not storage.exists(run.config):
         raise NotFoundError(f"there is no run at {run.url}; `scaletrain runs ROOT` lists those that there are")
     newest = checkpoint.latest(run)
-    records = read_records(run.metrics)
     return RunState(
         name=run.name,
         url=run.url,
         step=newest.step if newest else 0,
         attempts=sum(info.url.endswith(".json") for info in storage.list_objects(run.attempts)),
         checkpoints=tuple(_checkpoints(run)),
-        last_metrics=records[-1] if records else {},
+        last_metrics=read_last_record(run.metrics),
     )
 
 
@@ -83,8 +83,8 @@ def runs_table(runs: list[RunState]) -> "Table":
     return table
 
 
-def run_display(run: RunState) -> "RenderableType":
-    """One run as a person reads it."""
+def run_display(run: RunState, time: TimeAccount) -> "RenderableType":
+    """One run, and where its time went, as a person reads it."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -101,7 +101,7 @@ def run_display(run: RunState) -> "RenderableType":
         )
     lines = [f"{run.name}: step {run.step} committed, {run.attempts} attempts", run.url]
     lines += [f"  {name}: {value}" for name, value in run.last_metrics.items()]
-    return Group(Text("\n".join(lines)), table)
+    return Group(Text("\n".join(lines)), table, *([time_table(time)] if time.attempts else []))
 
 
 def _checkpoints(run: RunLayout) -> list[CheckpointState]:

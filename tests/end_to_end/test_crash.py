@@ -11,6 +11,7 @@ import pytest
 
 from commands import kill_everything, run, start, wait_for, write_tiny
 from scaletrain import checkpoint
+from scaletrain.goodput import account
 from scaletrain.layout import RunLayout
 from scaletrain.metrics import read_records
 from scaletrain.train import ledger
@@ -64,6 +65,8 @@ def test_sigkill_to_every_process_loses_nothing(bucket: Path, undisturbed: RunLa
     process.communicate()
     run("train", config, "name=killed")
     assert_equal_runs(layout, undisturbed)
+    parts = account(layout).parts
+    assert parts.idle_s > 0 and parts.recovery_s == 0
 
 
 def test_a_killed_preparation_is_done_anew(bucket: Path, undisturbed: RunLayout, tmp_path: Path) -> None:
@@ -84,7 +87,7 @@ def test_a_killed_preparation_is_done_anew(bucket: Path, undisturbed: RunLayout,
 def test_a_killed_worker_is_replaced_and_the_run_goes_on(bucket: Path, undisturbed: RunLayout) -> None:
     """One worker's SIGKILL ends the attempt; the next one starts from the newest commit, within the same command."""
     config, layout = write_tiny(bucket, root=str(bucket)), RunLayout(str(bucket), "worker-killed")
-    process = start("train", config, "name=worker-killed")
+    began, process = time.time(), start("train", config, "name=worker-killed")
     wait_for_commit(layout, step=4)
     workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in p.name()]
     assert len(workers) == 2
@@ -93,6 +96,9 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(bucket: Path, undisturb
     assert process.returncode == 0, errors
     assert "a worker was lost" in errors
     assert_equal_runs(layout, undisturbed)
+    time_parts = account(layout).parts
+    assert time_parts.recovery_s > 0 and time_parts.idle_s == 0
+    assert time_parts.total_s < time.time() - began
 
 
 @pytest.mark.parametrize("mode", [pytest.param("on Ray", marks=pytest.mark.long), "local"])

@@ -40,7 +40,13 @@ def test_the_whole_journey_on_s3(folder: Path, s3_bucket: str) -> None:
     answer = run("chat", exported, "--prompt", "Hello", "--temperature", "0", "--max-new-tokens", "8")
     assert answer == run("chat", config, "--prompt", "Hello", "--temperature", "0", "--max-new-tokens", "8")
     assert orjson.loads(run("runs", root, "--json"))[0]["step"] == 16
-    assert orjson.loads(run("show", config, "--json"))["attempts"] == 2
+    shown = orjson.loads(run("show", config, "--json"))
+    assert shown["attempts"] == 2
+    parts = shown["time"]["parts"]
+    assert sum(parts.values()) == pytest.approx(shown["time"]["wall_s"], rel=0.01)
+    assert min(parts[name] for name in ("start_up_s", "productive_s", "shut_down_s", "idle_s")) > 0
+    assert (parts["lost_work_s"], parts["recovery_s"]) == (0, 0)
+    assert f"goodput {shown['time']['goodput']:.1%}" in run("show", config)
 
 
 def test_an_exported_folder_answers_in_plain_transformers_as_chat_does(folder: Path) -> None:

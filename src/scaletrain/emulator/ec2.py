@@ -204,6 +204,10 @@ class EmulatedEC2:
         """
         self._ask("fail_launches", code=code, count=count, market=market, instance_type=instance_type)
 
+    def advise_rebalance(self, instance: Instance) -> None:
+        """Tell a spot machine, without naming a time, that it is more likely than before to be taken."""
+        self._ask("advise_rebalance", instance_id=instance.id)
+
     def preempt(self, instance: Instance, *, notice_s: float) -> None:
         """Announce the end of a spot machine to it now, and terminate it `notice_s` seconds later."""
         self._ask("preempt", instance_id=instance.id, notice_s=notice_s)

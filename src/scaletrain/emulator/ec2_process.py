@@ -172,6 +172,10 @@ class Cloud:
         """Let the next launches fail."""
         self.gate.failures = [LaunchFailure(code, count, market, instance_type)] if count else []
 
+    def do_advise_rebalance(self, instance_id: str) -> None:
+        """Tell a machine that it may be taken."""
+        self.keeper.advise_rebalance(instance_id)
+
     def do_preempt(self, instance_id: str, notice_s: float) -> None:
         """Give notice, then take the machine."""
         self.keeper.preempt(instance_id, notice_s)

@@ -55,15 +55,23 @@ class Keeper:
                 return metadata.Subject(instance, self._notices.get(instance.id))
         return None
 
+    def advise_rebalance(self, instance_id: str) -> None:
+        """Tell a spot machine that it is more likely than before to be taken."""
+        self._check_spot(instance_id)
+        self._notices.setdefault(instance_id, metadata.Notice(time.time()))
+
     def preempt(self, instance_id: str, notice_s: float) -> None:
         """Give a spot machine notice now, and take it `notice_s` later."""
-        if self.find(instance_id).lifecycle != "spot":
-            raise ClusterError(f"{instance_id} is on demand: EC2 takes spot machines only; use terminate_instances")
+        self._check_spot(instance_id)
         now = time.time()
         self._notices[instance_id] = metadata.Notice(now, now + notice_s)
         timer = threading.Timer(notice_s, self._take, (instance_id, "Server.SpotInstanceTermination"))
         timer.daemon = True
         timer.start()
+
+    def _check_spot(self, instance_id: str) -> None:
+        if self.find(instance_id).lifecycle != "spot":
+            raise ClusterError(f"{instance_id} is on demand: EC2 takes spot machines only; use terminate_instances")
 
     def _take(self, instance_id: str, reason: str) -> None:
         from moto.ec2.models.instances import StateReason

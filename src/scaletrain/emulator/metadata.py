@@ -21,10 +21,10 @@ ADDRESS = "169.254.169.254"
 
 @dataclass(frozen=True)
 class Notice:
-    """A spot machine's warning: when EC2 takes it."""
+    """A spot machine's warning: when EC2 takes it; None where it is only more likely than before."""
 
     announced_at: float
-    ends_at: float
+    ends_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -180,10 +180,13 @@ class MetadataService:
 def _notices(notice: Notice | None) -> dict[str, str | None]:
     if notice is None:
         return {}
+    advice = {"meta-data/events/recommendations/rebalance": json.dumps({"noticeTime": _iso(notice.announced_at)})}
+    if notice.ends_at is None:
+        return {**advice}
     return {
+        **advice,
         "meta-data/spot/instance-action": json.dumps({"action": "terminate", "time": _iso(notice.ends_at)}),
         "meta-data/spot/termination-time": _iso(notice.ends_at),
-        "meta-data/events/recommendations/rebalance": json.dumps({"noticeTime": _iso(notice.announced_at)}),
     }
 
 

@@ -10,7 +10,7 @@ import os
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,8 @@ from scaletrain import checkpoint, ray_autoscaler, ray_cluster, storage
 from scaletrain.config import Config, WorkerRange
 from scaletrain.errors import NotFoundError, ScaletrainError, TrainingError
 from scaletrain.log import get_logger, setup_logging
+from scaletrain.notices import Sentinel
+from scaletrain.train.board import start_board, take_lines
 from scaletrain.train.growth import Growth
 from scaletrain.train.job import Job
 from scaletrain.train.waiting import WorkerGroup, wait_for_workers
@@ -97,15 +99,6 @@ def _import_ahead() -> None:
     import ray.train.torch  # noqa: F401
 
 
-def _board_actor() -> Any:
-    """The board beside the driver: the machines of workers come and go."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0)(_Board).options(scheduling_strategy=here).remote()
-
-
 class _WorkersLost(Exception):
     """A worker process, or its machine, is gone; the message is the first line of what Ray says."""
 
@@ -128,11 +121,11 @@ def _run_attempt(
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    board = _board_actor()
+    board = start_board()
     scratch = storage.join(job.run.url, "ray")
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"job": job, "board": board},
+        train_loop_config={"job": job, "board": board, "on_cluster": ray_cluster.address() is not None},
         torch_config=TorchConfig(
             backend="nccl" if job.device == "cuda" else "gloo", timeout_s=int(job.config.train.timeout_s)
         ),
@@ -143,7 +136,8 @@ def _run_attempt(
         ),
         run_config=RunConfig(
             name=f"attempt-{job.attempt:04d}",
-            failure_config=FailureConfig(max_failures=0),
+            # Ray would restart a drained machine's group by itself, within the attempt and without end.
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),  # type: ignore[call-arg]
             **ray_storage(scratch),
         ),
     )
@@ -167,37 +161,16 @@ def _run_attempt(
         elif not regroup_sent and growth.has_come():
             storage.create(job.run.stop_request(job.attempt), _REGROUP)  # what the user asked for before stays
             regroup_sent = True
-        growth.show(_drain(board, on_lines))
+        growth.show(take_lines(board, on_lines))
     growth.release()
     error = ray.get(board.first_error.remote())
-    _drain(board, on_lines)
+    take_lines(board, on_lines)
     ray.kill(board)
     storage.remove(scratch)
     if error is not None:
         raise error
     if failure:
         raise _WorkersLost(_headline(failure[0])) from failure[0]
-
-
-class _Board:
-    """An actor where workers leave lines of metrics and errors for the driver."""
-
-    def __init__(self) -> None:
-        self._lines: list[bytes] = []
-        self._error: ScaletrainError | None = None
-
-    def add_lines(self, lines: list[bytes]) -> None:
-        self._lines.extend(lines)
-
-    def take_lines(self) -> list[bytes]:
-        lines, self._lines = self._lines, []
-        return lines
-
-    def add_error(self, error: ScaletrainError) -> None:
-        self._error = self._error or error
-
-    def first_error(self) -> ScaletrainError | None:
-        return self._error
 
 
 def _worker(settings: dict[str, Any]) -> None:
@@ -214,8 +187,15 @@ def _worker(settings: dict[str, Any]) -> None:
     try:
         from scaletrain.train.loop import train
 
-        with _watching_stop_request(job, worker) as asked:
-            train(job, worker, should_stop=asked.is_set, on_lines=lambda lines: board.add_lines.remote(list(lines)))
+        watch = Sentinel() if settings["on_cluster"] and worker.local_rank == 0 else nullcontext()
+        with _watching_stop_request(job, worker) as asked, watch as sentinel:
+            train(
+                job,
+                worker,
+                should_stop=asked.is_set,
+                must_leave=lambda: sentinel is not None and sentinel.notice is not None,
+                on_lines=lambda lines: board.add_lines.remote(list(lines)),
+            )
     except ScaletrainError as error:
         ray.get(board.add_error.remote(error))
         raise
@@ -286,14 +266,6 @@ def ray_storage(url: str) -> dict[str, Any]:
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     filesystem, path = fsspec.core.url_to_fs(url)
     return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))}  # type: ignore[abstract]
-
-
-def _drain(board: Any, on_lines: Callable[[Sequence[bytes]], None]) -> Sequence[bytes]:
-    import ray
-
-    lines: list[bytes] = ray.get(board.take_lines.remote())
-    on_lines(lines)
-    return lines
 
 
 def _headline(error: BaseException) -> str:
