@@ -7,11 +7,11 @@ that fits best again and again, though each launch fails.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from types import TracebackType
+from typing import Self
 
 from scaletrain import ray_autoscaler
 from scaletrain.errors import ClusterError, Interrupted
@@ -23,6 +23,7 @@ _STATE_POLL_S = 5.0
 _REMIND_S = 60.0
 _SETTLE_S = 10.0  # for the autoscaler to see what is missing
 _GRACE_S = 180.0  # for more than the minimum, while machines are on their way
+_EAGER_S = 2.0  # for Ray to say where places are that there is room for
 _GROUP = "group_"
 
 log = get_logger(__name__)
@@ -91,18 +92,26 @@ def find_candidates(demand: Demand) -> list[Candidate]:
 
 
 def wait_for_places(
-    demand: Demand, candidates: Sequence[Candidate], *, wait_s: float, should_stop: Callable[[], bool]
+    demand: Demand,
+    candidates: Sequence[Candidate],
+    *,
+    wait_s: float,
+    should_stop: Callable[[], bool],
+    eager: bool = False,
 ) -> tuple[int, Candidate]:
     """Return as many places as there are, once there are enough, and the group that has them; none stays reserved.
 
-    Each candidate is asked for an equal share of `wait_s`, in the order given. Raises ClusterError with the reasons
+    Each candidate is asked for an equal share of `wait_s`, in the order given. `eager` takes what is up already, once
+    it is enough, and waits for nothing that is only on its way. Raises ClusterError with the reasons
     where the least number does not come, Interrupted where `should_stop`, which is asked every second, says so.
     """
     autoscales = bool(ray_autoscaler.machine_types())
     began, share_s = datetime.now(), wait_s / len(candidates)
     told: set[str] = set()
     for candidate in candidates:
-        ready = _Wait(demand, candidate, began=began, autoscales=autoscales, told=told).until(share_s, should_stop)
+        ready = _Wait(demand, candidate, began=began, autoscales=autoscales, told=told, eager=eager).until(
+            share_s, should_stop
+        )
         if ready >= demand.least:
             return ready, candidate
         text = "%s: %d of at least %d %s came in %s min"
@@ -123,11 +132,43 @@ def shown(bundle: Mapping[str, float]) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in bundle.items())
 
 
+class Reservation:
+    """Places asked of Ray one by one, so that those which come are kept; they end with this process at the latest."""
+
+    def __init__(self, bundle: Mapping[str, float], count: int) -> None:
+        from ray.util import placement_group
+
+        self._places = [placement_group([dict(bundle)]) for _ in range(count)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def count(self) -> int:
+        """How many of them are there."""
+        from ray.util import placement_group_table
+
+        table = placement_group_table()
+        return sum(table.get(place.id.hex(), {}).get("state") == "CREATED" for place in self._places)
+
+    def release(self) -> None:
+        """Give all of them back."""
+        from ray.util import remove_placement_group
+
+        for place in self._places:
+            remove_placement_group(place)
+        self._places = []
+
+
 class _Wait:
     """One wait for the places of one candidate; `told` holds the failures that the user has seen."""
 
     def __init__(
-        self, demand: Demand, candidate: Candidate, *, began: datetime, autoscales: bool, told: set[str]
+        self, demand: Demand, candidate: Candidate, *, began: datetime, autoscales: bool, told: set[str], eager: bool
     ) -> None:
         self._demand = demand
         self._candidate = candidate
@@ -139,13 +180,17 @@ class _Wait:
         self._said = ""
         self._said_at = 0.0
         self._told = told
+        self._eager = eager
+        self._ready, self._changed_s = 0, 0.0
 
     def until(self, wait_s: float, should_stop: Callable[[], bool]) -> int:
         """Hold places until enough are there or the time has passed; returns how many are there."""
         start = time.monotonic()
-        with _reserved(self._candidate.bundle, self._wanted) as places:
+        with Reservation(self._candidate.bundle, self._wanted) as places:
             while True:
-                ready, waited_s = _count_placed(places), time.monotonic() - start
+                ready, waited_s = places.count(), time.monotonic() - start
+                if ready != self._ready:
+                    self._ready, self._changed_s = ready, waited_s
                 if ready == self._wanted or waited_s >= wait_s:
                     return ready
                 if ready >= self._demand.least and self._nothing_more(waited_s):
@@ -158,6 +203,8 @@ class _Wait:
                 time.sleep(min(_POLL_S, 0.1 + waited_s / 4))  # where all is there already, nobody waits a second
 
     def _nothing_more(self, waited_s: float) -> bool:
+        if self._eager:
+            return waited_s - self._changed_s > _EAGER_S
         if not self._autoscales:
             return waited_s > _POLL_S
         self._look(waited_s)
@@ -225,26 +272,6 @@ def _nothing_came(
     if coming:
         return f"{text}: {coming}; raise scaling.wait_minutes, or see {ray_autoscaler.SETUP_REMEDY}"
     return f"{text}, and the autoscaler gives no reason: see `ray exec FILE 'ray status -v'`; other jobs may hold them"
-
-
-@contextmanager
-def _reserved(bundle: Mapping[str, float], count: int) -> Iterator[list[Any]]:
-    """Ask Ray for `count` places; they are given back at the end, and with this process."""
-    from ray.util import placement_group, remove_placement_group
-
-    places = [placement_group([dict(bundle)]) for _ in range(count)]
-    try:
-        yield places
-    finally:
-        for place in places:
-            remove_placement_group(place)
-
-
-def _count_placed(places: Sequence[Any]) -> int:
-    from ray.util import placement_group_table
-
-    table = placement_group_table()
-    return sum(table.get(place.id.hex(), {}).get("state") == "CREATED" for place in places)
 
 
 def _read_state() -> ClusterState:

@@ -234,7 +234,7 @@ def _losses(
     import torch
 
     from scaletrain.train.start import start_engine
-    from scaletrain.train.step import forward, run_step
+    from scaletrain.train.step import Wishes, forward, run_step
 
     with _this_process(job) as worker:
         start = _nearest(job.run, step)
@@ -251,7 +251,7 @@ def _losses(
         with progress(unit="steps") as display:
             task = display.add_task("training up to it", total=len(before))
             for each in steps_local(plan):
-                run_step(job, worker, engine, each, plan, ask=lambda: (False, False))
+                run_step(job, worker, engine, each, plan, ask=Wishes)
                 display.advance(task)
         engine.eval()
         if debugger:

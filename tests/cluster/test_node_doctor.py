@@ -13,7 +13,7 @@ from scaletrain.cluster.node_doctor import NodeFinding
 from scaletrain.train.waiting import WorkerGroup
 from workers import tiny_config
 
-TWO = WorkerGroup(2, {"CPU": 1.0})
+TWO = WorkerGroup(2, {"CPU": 1.0}, most=2)
 
 
 @pytest.fixture(scope="module")

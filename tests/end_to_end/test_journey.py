@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from commands import run, write_tiny
-from scaletrain import checkpoint, storage
+from scaletrain import attempts, checkpoint, storage
 from scaletrain.layout import RunLayout
 from scaletrain.metrics import read_records
 
@@ -30,7 +30,8 @@ def test_the_whole_journey_on_s3(folder: Path, s3_bucket: str) -> None:
     newest = checkpoint.latest(layout)
     assert newest is not None
     assert (newest.step, newest.attempt, newest.world_size) == (16, 2, 2)
-    checkpoint.verify(layout.checkpoint(16))
+    proof = orjson.loads(run("verify", config, "--json"))
+    assert (proof["steps"], proof["problems"], proof["checkpoints"][-1]) == (16, [], 16)
     found = orjson.loads(run("evaluate", config, "--json"))
     before, after = (found[when]["perplexities"][-1]["perplexity"] for when in ("before", "after"))
     assert after < before
@@ -74,7 +75,7 @@ def test_prepared_data_and_finished_runs_are_reused(folder: Path) -> None:
     assert run("prepare", config, "--local") == first
     run("train", config, "--local", "train.steps=2")
     assert "is at step 2 of 2" in run("train", config, "--local", "train.steps=2")
-    assert len(storage.list_objects(RunLayout(str(folder / "reused"), "tiny").attempts)) == 1
+    assert attempts.read_attempts(RunLayout(str(folder / "reused"), "tiny")).claimed == (1,)
 
 
 def test_bad_input_ends_with_exit_code_2_and_one_clear_message(folder: Path) -> None:

@@ -23,7 +23,7 @@ from scaletrain.train import debug, ledger, start, state
 from scaletrain.train.job import Job
 from scaletrain.train.records import Records
 from scaletrain.train.saver import Position, Saver
-from scaletrain.train.step import forward, run_step
+from scaletrain.train.step import Wishes, forward, run_step
 from scaletrain.train.validation import validation_loss
 from scaletrain.train.worker import Worker
 
@@ -35,12 +35,14 @@ def train(
     worker: Worker,
     *,
     should_stop: Callable[[], bool],
+    must_leave: Callable[[], bool] = lambda: False,
     on_lines: Callable[[Sequence[bytes]], None] | None = None,
 ) -> int:
     """Train from the newest commit to the last step, or until asked to stop; returns the last committed step.
 
-    Every worker of the attempt calls it, with the process group up. `should_stop` is asked on rank 0 once a step;
-    `on_lines` gets rank 0's new lines of metrics, twice a second. Raises TrainingError (a non-finite loss), DataError,
+    Every worker of the attempt calls it, with the process group up. Once a step `should_stop` is asked on rank 0, and
+    `must_leave` on every rank: whether its machine is about to be taken away, so that all save and end. `on_lines` gets
+    rank 0's new lines of metrics, twice a second. Raises TrainingError (a loss that is never finite), DataError,
     CheckpointError, StorageError.
     """
     newest = start.newest_commit(job, worker)
@@ -65,8 +67,8 @@ def train(
         saver = stack.enter_context(Saver(engine, job, worker))
         flops_per_token = _flops_per_token(engine, index.seq_len)
 
-        def ask() -> tuple[bool, bool]:
-            return worker.rank == 0 and should_stop(), saver.failed
+        def ask() -> Wishes:
+            return Wishes(stop=worker.rank == 0 and should_stop(), leave=must_leave(), save_failed=saver.failed)
 
         clock, stall_s, skipped_in_a_row = time.perf_counter(), 0.0, 0
         for batch in batches:
@@ -86,7 +88,7 @@ def train(
             if skipped_in_a_row > config.train.max_skipped_steps:
                 raise TrainingError(_never_finite(job, line.step, skipped_in_a_row, totals.not_finite))
             validation = _validate(job, worker, engine, index, position.step)
-            if totals.save_failed:
+            if totals.wishes.save_failed:
                 saver.finish()  # raises, on every rank
             now = time.perf_counter()
             if records is not None:
@@ -113,7 +115,7 @@ def train(
             clock, stall_s = now, 0.0
             if profiler is not None:
                 profiler.step()
-            ending = totals.stop or position.step == job.last_step
+            ending = totals.wishes.stop or totals.wishes.leave or position.step == job.last_step
             if ending or position.step % config.checkpoint.every_steps == 0:
                 saver.save(position, before_commit=records.flush if records is not None else _nothing)
                 position = replace(position, parent_step=position.step)

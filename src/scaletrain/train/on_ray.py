@@ -1,8 +1,8 @@
 """The loop on Ray Train: a group of workers on a cluster, or on this machine as a cluster of one.
 
-An attempt is one worker group of fixed size. When a worker is lost, the attempt ends and the next one starts from the
-newest commit, a few times at most. Metrics and errors come back through a small actor, the board; nothing calls
-`ray.train.report`, which would cost a barrier (two seconds) each time.
+An attempt is one worker group of fixed size. When a worker is lost, or more can be had, the attempt ends and the next
+one starts from the newest commit with the workers that there are. Metrics and errors come back through a small actor,
+the board; nothing calls `ray.train.report`, which would cost a barrier (two seconds) each time.
 """
 
 import math
@@ -10,14 +10,17 @@ import os
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 from scaletrain import checkpoint, ray_autoscaler, ray_cluster, storage
 from scaletrain.config import Config, WorkerRange
-from scaletrain.errors import ScaletrainError, TrainingError
+from scaletrain.errors import NotFoundError, ScaletrainError, TrainingError
 from scaletrain.log import get_logger, setup_logging
+from scaletrain.notices import Sentinel
+from scaletrain.train.board import start_board, take_lines
+from scaletrain.train.growth import Growth
 from scaletrain.train.job import Job
 from scaletrain.train.waiting import WorkerGroup, wait_for_workers
 from scaletrain.train.worker import Worker, available_cpus
@@ -25,6 +28,7 @@ from scaletrain.train.worker import Worker, available_cpus
 MAX_FRUITLESS_RESTARTS = 3
 _POLL_S = 0.5
 _STOP_POLL_S = 1.0
+_REGROUP = b"regroup"  # a stop request that only ends the attempt
 
 log = get_logger(__name__)
 
@@ -42,7 +46,7 @@ def count_gpus() -> int:
     import ray
 
     there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
-    types = ray_autoscaler.machine_types() if os.environ.get("RAY_ADDRESS") else ()
+    types = ray_autoscaler.machine_types() if ray_cluster.address() else ()
     return int(max(there, sum(kind.max_count * kind.resources.get("GPU", 0) for kind in types)))
 
 
@@ -53,24 +57,27 @@ def run_on_ray(
     stop: threading.Event,
     on_lines: Callable[[Sequence[bytes]], None],
 ) -> None:
-    """Run attempts until one ends by itself; `claim` gives each its number, for as long as it lasts.
+    """Run attempts until the run is over; `claim` gives each its number, for as long as it lasts.
 
-    Raises the ScaletrainError that ended the run, ClusterError where too few workers come, or TrainingError when
-    workers are lost again and again without a commit in between.
+    An attempt ends before the run is over where a worker is lost, where a machine is about to be taken away, or where
+    more workers can be had; the next one starts at once with what there is. Raises the ScaletrainError that ended the
+    run, ClusterError where too few workers come, or TrainingError when workers are lost again and again without a
+    commit in between.
     """
-    fruitless = 0
+    fruitless, has_begun = 0, False
+    threading.Thread(target=_import_ahead, name="import-ahead", daemon=True).start()
     while True:
         group = wait_for_workers(
             job.config.scaling,
             device=job.device,
             wait_s=60 * job.config.scaling.wait_minutes,
             should_stop=partial(_must_stop, job, stop),
+            eager=has_begun,
         )
         before = checkpoint.latest(job.run)
         try:
             with claim(job) as job:
                 _run_attempt(job, group, stop=stop, on_lines=on_lines)
-            return
         except _WorkersLost as lost:
             after = checkpoint.latest(job.run)
             fruitless = 0 if after != before else fruitless + 1
@@ -78,17 +85,18 @@ def run_on_ray(
                 raise TrainingError(
                     f"workers were lost {fruitless} times without a commit in between: {lost}"
                 ) from lost
-            step = after.step if after else 0
-            log.warning("a worker was lost (%s); going on from step %d", lost, step)
+            log.warning("a worker was lost (%s); going on from step %d", lost, after.step if after else 0)
+        else:
+            after = checkpoint.latest(job.run)
+            if after is None or after.step >= job.last_step or _must_stop(job, stop):
+                return
+            log.info("going on from step %d with other workers", after.step)
+        has_begun = True
 
 
-def _board_actor() -> Any:
-    """The board beside the driver: the machines of workers come and go."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0)(_Board).options(scheduling_strategy=here).remote()
+def _import_ahead() -> None:
+    """Import what an attempt needs, which takes seconds, while machines are waited for."""
+    import ray.train.torch  # noqa: F401
 
 
 class _WorkersLost(Exception):
@@ -96,8 +104,13 @@ class _WorkersLost(Exception):
 
 
 def _must_stop(job: Job, stop: threading.Event) -> bool:
-    """Whether the user asked for a stop: this process, or through the bucket the attempt that was lost meanwhile."""
-    return stop.is_set() or (job.attempt > 0 and storage.exists(job.run.stop_request(job.attempt)))
+    """Whether the user asked for a stop: this process, or through the bucket the newest attempt."""
+    if stop.is_set() or job.attempt == 0:
+        return stop.is_set()
+    try:
+        return storage.read_bytes(job.run.stop_request(job.attempt)) != _REGROUP
+    except NotFoundError:
+        return False
 
 
 def _run_attempt(
@@ -108,11 +121,11 @@ def _run_attempt(
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    board = _board_actor()
+    board = start_board()
     scratch = storage.join(job.run.url, "ray")
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"job": job, "board": board},
+        train_loop_config={"job": job, "board": board, "on_cluster": ray_cluster.address() is not None},
         torch_config=TorchConfig(
             backend="nccl" if job.device == "cuda" else "gloo", timeout_s=int(job.config.train.timeout_s)
         ),
@@ -123,7 +136,8 @@ def _run_attempt(
         ),
         run_config=RunConfig(
             name=f"attempt-{job.attempt:04d}",
-            failure_config=FailureConfig(max_failures=0),
+            # Ray would restart a drained machine's group by itself, within the attempt and without end.
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),  # type: ignore[call-arg]
             **ray_storage(scratch),
         ),
     )
@@ -137,42 +151,26 @@ def _run_attempt(
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
-    stop_sent = False
+    growth = Growth(group, last_step=job.last_step)
+    stop_sent = regroup_sent = False
     while thread.is_alive():
         thread.join(timeout=_POLL_S)
         if stop.is_set() and not stop_sent:
-            storage.create(job.run.stop_request(job.attempt), b"")
+            storage.write_bytes(job.run.stop_request(job.attempt), b"")
             stop_sent = True
-        _drain(board, on_lines)
+        elif not regroup_sent and growth.has_come():
+            storage.create(job.run.stop_request(job.attempt), _REGROUP)  # what the user asked for before stays
+            regroup_sent = True
+        growth.show(take_lines(board, on_lines))
+    growth.release()
     error = ray.get(board.first_error.remote())
-    _drain(board, on_lines)
+    take_lines(board, on_lines)
     ray.kill(board)
     storage.remove(scratch)
     if error is not None:
         raise error
     if failure:
         raise _WorkersLost(_headline(failure[0])) from failure[0]
-
-
-class _Board:
-    """An actor where workers leave lines of metrics and errors for the driver."""
-
-    def __init__(self) -> None:
-        self._lines: list[bytes] = []
-        self._error: ScaletrainError | None = None
-
-    def add_lines(self, lines: list[bytes]) -> None:
-        self._lines.extend(lines)
-
-    def take_lines(self) -> list[bytes]:
-        lines, self._lines = self._lines, []
-        return lines
-
-    def add_error(self, error: ScaletrainError) -> None:
-        self._error = self._error or error
-
-    def first_error(self) -> ScaletrainError | None:
-        return self._error
 
 
 def _worker(settings: dict[str, Any]) -> None:
@@ -189,8 +187,15 @@ def _worker(settings: dict[str, Any]) -> None:
     try:
         from scaletrain.train.loop import train
 
-        with _watching_stop_request(job, worker) as asked:
-            train(job, worker, should_stop=asked.is_set, on_lines=lambda lines: board.add_lines.remote(list(lines)))
+        watch = Sentinel() if settings["on_cluster"] and worker.local_rank == 0 else nullcontext()
+        with _watching_stop_request(job, worker) as asked, watch as sentinel:
+            train(
+                job,
+                worker,
+                should_stop=asked.is_set,
+                must_leave=lambda: sentinel is not None and sentinel.notice is not None,
+                on_lines=lambda lines: board.add_lines.remote(list(lines)),
+            )
     except ScaletrainError as error:
         ray.get(board.add_error.remote(error))
         raise
@@ -261,12 +266,6 @@ def ray_storage(url: str) -> dict[str, Any]:
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     filesystem, path = fsspec.core.url_to_fs(url)
     return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))}  # type: ignore[abstract]
-
-
-def _drain(board: Any, on_lines: Callable[[Sequence[bytes]], None]) -> None:
-    import ray
-
-    on_lines(ray.get(board.take_lines.remote()))
 
 
 def _headline(error: BaseException) -> str:

@@ -27,6 +27,15 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
+class Wishes:
+    """What one rank, or any rank, wants: to stop the run, to leave (its machine goes), to report that a save failed."""
+
+    stop: bool = False
+    leave: bool = False
+    save_failed: bool = False
+
+
+@dataclass(frozen=True)
 class StepTotals:
     """One step, summed over all ranks; `skipped`: it was not finite, and nothing was learned.
 
@@ -39,8 +48,7 @@ class StepTotals:
     supervised_tokens: int
     tokens: int
     samples_digest: int
-    stop: bool
-    save_failed: bool
+    wishes: Wishes
     skipped: bool
     not_finite: tuple[int, ...]
 
@@ -52,11 +60,11 @@ def run_step(
     batch: StepBatch,
     plan: ReadPlan,
     *,
-    ask: Callable[[], tuple[bool, bool]],
+    ask: Callable[[], Wishes],
 ) -> StepTotals:
     """Forward, backward and update of one global batch; the loss is per supervised token over all of it.
 
-    `ask` is called once, after the update: whether this rank wants to stop, and whether its last save failed.
+    `ask` is called once, after the update; what any rank wants, all of them learn.
     """
     with loss_explained(worker, step=batch.step + 1, timeout_s=job.config.train.timeout_s):
         return _run_step(job, worker, engine, batch, plan, ask)
@@ -83,13 +91,13 @@ def _run_step(
         zero.accumulate(engine, micro_loss * (scale * micro.weight))
     grad_norm = zero.update(engine)
     tokens = sum(micro.tokens for micro in batch.micro_batches if micro.weight)
-    stop, save_failed = ask()
+    wishes = ask()
     digest = _samples_digest(batch, plan, worker)
-    told = [0.0, supervised, tokens, digest, stop, save_failed]
+    told = [0.0, supervised, tokens, digest, wishes.stop, wishes.leave, wishes.save_failed]
     sums = torch.tensor(told, dtype=torch.float64, device=worker.device)
     sums[0] = loss_sum
     _all_reduce(sums, worker)
-    total_loss, supervised_tokens, total_tokens, total_digest, stopping, failed_saves = sums.tolist()
+    total_loss, supervised_tokens, total_tokens, total_digest, stopping, leaving, failed_saves = sums.tolist()
     loss = total_loss / max(supervised_tokens, 1)
     not_finite: tuple[int, ...] = ()
     if grad_norm is None:
@@ -106,8 +114,7 @@ def _run_step(
         supervised_tokens=int(supervised_tokens),
         tokens=int(total_tokens),
         samples_digest=int(total_digest),
-        stop=bool(stopping),
-        save_failed=bool(failed_saves),
+        wishes=Wishes(stop=bool(stopping), leave=bool(leaving), save_failed=bool(failed_saves)),
         skipped=grad_norm is None,
         not_finite=not_finite,
     )

@@ -15,16 +15,24 @@ from scaletrain.ray_waiting import Demand, cluster_resources, find_candidates, s
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """Workers that can start now: how many, and what each of them asks Ray for."""
+    """Workers that can start now: how many, what each of them asks Ray for, and how many it could ever be."""
 
     num_workers: int
     resources: Mapping[str, float]
+    most: int
 
 
 def wait_for_workers(
-    scaling: ScalingSection, *, device: Literal["cuda", "cpu"], wait_s: float, should_stop: Callable[[], bool]
+    scaling: ScalingSection,
+    *,
+    device: Literal["cuda", "cpu"],
+    wait_s: float,
+    should_stop: Callable[[], bool],
+    eager: bool = False,
 ) -> WorkerGroup:
     """Return as many of `scaling.workers` as there are, once there are enough; at once where this machine is all.
+
+    `eager` does not wait for more than the minimum: a run that has begun goes on with what is up.
 
     Raises ClusterError with the reasons where the minimum does not come within `wait_s` or can never come, DeviceError
     where this machine has too few GPUs, Interrupted where `should_stop`, which is asked every second, says so.
@@ -35,7 +43,8 @@ def wait_for_workers(
     if device == "cuda":
         bundle["GPU"] = scaling.gpus_per_worker or 1
     if ray_cluster.address() is None:
-        return WorkerGroup(_on_this_machine(least, most, bundle), bundle)
+        room = _on_this_machine(least, most, bundle)
+        return WorkerGroup(room, bundle, most=room)
     demand = Demand(
         bundle=bundle,
         least=least,
@@ -45,8 +54,8 @@ def wait_for_workers(
         alternative="lower scaling.workers",
     )
     candidates = sorted(find_candidates(demand), key=lambda each: -each.room_now())
-    ready, candidate = wait_for_places(demand, candidates, wait_s=wait_s, should_stop=should_stop)
-    return WorkerGroup(ready, candidate.bundle)
+    ready, candidate = wait_for_places(demand, candidates, wait_s=wait_s, should_stop=should_stop, eager=eager)
+    return WorkerGroup(ready, candidate.bundle, most=most if candidate.most is None else min(most, candidate.most))
 
 
 def _on_this_machine(least: int, most: int, bundle: Mapping[str, float]) -> int:

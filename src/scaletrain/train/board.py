@@ -1,0 +1,45 @@
+"""The board: a small actor beside the driver, where workers leave lines of metrics and errors for it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from scaletrain.errors import ScaletrainError
+
+
+def start_board() -> Any:
+    """The board beside the driver: the machines of workers come and go."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
+
+
+def take_lines(board: Any, on_lines: Callable[[Sequence[bytes]], None]) -> Sequence[bytes]:
+    """Hand the lines that have come since the last call to `on_lines`, and return them."""
+    import ray
+
+    lines: list[bytes] = ray.get(board.take_lines.remote())
+    on_lines(lines)
+    return lines
+
+
+class Board:
+    """What the actor keeps."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        self._error: ScaletrainError | None = None
+
+    def add_lines(self, lines: list[bytes]) -> None:
+        self._lines.extend(lines)
+
+    def take_lines(self) -> list[bytes]:
+        lines, self._lines = self._lines, []
+        return lines
+
+    def add_error(self, error: ScaletrainError) -> None:
+        self._error = self._error or error
+
+    def first_error(self) -> ScaletrainError | None:
+        return self._error

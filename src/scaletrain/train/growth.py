@@ -1,0 +1,70 @@
+"""Growing: while a run trains with fewer workers than it may have, the missing ones are asked for.
+
+The cluster's autoscaler sees the demand and brings machines; when some have come, the run is told to save and goes on
+with more workers. A run that is nearly over is left alone: a new group costs more time than it would save.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import orjson
+
+from scaletrain.log import get_logger
+from scaletrain.ray_waiting import Reservation
+from scaletrain.train.waiting import WorkerGroup
+
+_LOOK_S = 2.0
+_SETTLE_S = 5.0  # machines that were asked for together come a little apart
+_NOT_WORTH_S = 120.0  # with less left to train than this
+
+log = get_logger(__name__)
+
+
+class Growth:
+    """Asks for the workers that a group lacks, from its first step on, and says when some are there.
+
+    Not before: until Ray has placed the group itself, its machines must not be given to anything else. `release` gives
+    back what was asked for.
+    """
+
+    def __init__(self, group: WorkerGroup, *, last_step: int) -> None:
+        self._group = group
+        self._missing = group.most - group.num_workers
+        self._last_step = last_step
+        self._places: Reservation | None = None
+        self._looked_at = 0.0
+        self._there, self._changed_at = 0, 0.0
+
+    def show(self, lines: Sequence[bytes]) -> None:
+        """Take in the lines of metrics of the steps that were made since the last call."""
+        if not lines or self._missing == 0:
+            return
+        worth_it = self._left_s(orjson.loads(lines[-1])) > _NOT_WORTH_S
+        if worth_it and self._places is None:
+            self._places = Reservation(self._group.resources, self._missing)
+        elif not worth_it:
+            self.release()
+            self._missing = 0
+
+    def has_come(self) -> bool:
+        """Whether more workers could be had now, and no more are just coming."""
+        now = time.monotonic()
+        if self._places is None or now - self._looked_at < _LOOK_S:
+            return False
+        self._looked_at = now
+        there = self._places.count()
+        if there != self._there:
+            self._there, self._changed_at = there, now
+        if there and (there == self._missing or now - self._changed_at >= _SETTLE_S):
+            log.info("%d more workers could be had: saving, and going on with them", there)
+            return True
+        return False
+
+    def release(self) -> None:
+        """Give back what was asked for."""
+        if self._places is not None:
+            self._places.release()
+            self._places = None
+
+    def _left_s(self, metrics: Mapping[str, float]) -> float:
+        return (self._last_step - metrics["step"]) * metrics["step_s"]

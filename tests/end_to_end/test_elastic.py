@@ -1,0 +1,119 @@
+"""A run on whatever machines there are: one is lost, it goes on with the rest; more come, it takes them in."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from commands import SCALETRAIN, kill_everything, wait_for, write_tiny
+from one_machine import ADDRESS, Machine, missing
+from scaletrain import attempts, checkpoint
+from scaletrain.layout import RunLayout
+from scaletrain.verify import verify_run
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(missing()), reason=missing()),
+]
+COUNT_NODES = """
+import sys, ray
+ray.init(address=sys.argv[1], logging_level="ERROR")
+print(sum(node["Alive"] for node in ray.nodes()))
+"""
+GCS_ADDRESS = f"{ADDRESS}:6379"
+# As cluster/aws.yaml has it: a node that is lost is known to be after some seconds.
+FAILURE_DETECTION = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "300",
+    "RAY_health_check_timeout_ms": "1500",
+    "RAY_health_check_failure_threshold": "2",
+    "RAY_raylet_rpc_server_reconnect_timeout_base_s": "1",
+    "RAY_raylet_rpc_server_reconnect_timeout_max_s": "3",
+    "RAY_core_worker_rpc_server_reconnect_timeout_base_s": "1",
+    "RAY_core_worker_rpc_server_reconnect_timeout_max_s": "3",
+}
+
+
+class Cluster:
+    """A head without room for workers, and nodes that have room for one each."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._nodes = 1
+        self._start("--head", "--port=6379", "--num-cpus=0", "--include-dashboard=false")
+        self._wait_for_nodes()
+
+    def add_node(self) -> "subprocess.Popen[str]":
+        """Start a node and wait until it is there; two that start at once on one machine stand in each other's way."""
+        added = self._start(f"--address={GCS_ADDRESS}", "--num-cpus=1")
+        self._nodes += 1
+        self._wait_for_nodes()
+        return added
+
+    def kill(self, node: "subprocess.Popen[str]") -> None:
+        """SIGKILL to everything that runs on a node."""
+        kill_everything(node.pid)
+        self._nodes -= 1
+
+    def train(self, *overrides: str) -> "subprocess.Popen[str]":
+        """Start a run in the tiny configuration, as a job's driver on the head."""
+        config = write_tiny(self._machine.folder, root=str(self._machine.folder / "bucket"))
+        return self._machine.start(SCALETRAIN, "train", config, *overrides, RAY_ADDRESS=GCS_ADDRESS)
+
+    def _wait_for_nodes(self) -> None:
+        asked = (sys.executable, "-c", COUNT_NODES, GCS_ADDRESS)
+        wait_for(lambda: self._machine.run(*asked).stdout.strip() == str(self._nodes), "all nodes", limit_s=90)
+
+    def _start(self, *options: str) -> "subprocess.Popen[str]":
+        command = ["ray", "start", "--block", "--object-store-memory=100000000", f"--node-ip-address={ADDRESS}"]
+        return self._machine.start(*command, *options, **FAILURE_DETECTION)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    machine = Machine(tmp_path)
+    try:
+        yield Cluster(machine)
+    finally:
+        machine.end()
+
+
+def test_a_run_goes_from_two_workers_to_one_to_three(cluster: Cluster, tmp_path: Path) -> None:
+    """SIGKILL of a whole node, then two more nodes: every step once, on the workers that there were."""
+    run = RunLayout(str(tmp_path / "bucket"), "tiny")
+
+    def commit_of(workers: int) -> checkpoint.Manifest | None:
+        newest = checkpoint.latest(run)
+        return newest if newest is not None and newest.world_size == workers else None
+
+    nodes = [cluster.add_node() for _ in range(2)]
+    process = cluster.train("scaling.workers={min: 1, max: 3}", "train.steps=100000", "checkpoint.every_steps=10")
+    try:
+        wait_for(lambda: commit_of(2), "a commit of two workers", limit_s=200)
+        cluster.kill(nodes[1])
+        alone = wait_for(lambda: commit_of(1), "a commit of the worker that is left", limit_s=150)
+        for _ in range(2):
+            cluster.add_node()
+        wait_for(lambda: commit_of(3), "a commit of three workers", limit_s=200)
+        psutil.Process(process.pid).children()[0].send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=120)
+    except AssertionError as error:
+        kill_everything(process.pid)
+        raise AssertionError(f"{error}\n{process.communicate()[1]}") from error
+    assert process.returncode == 130, told
+    assert "a worker was lost" in told
+    assert re.search(r"[12] more workers could be had: saving, and going on with them", told)
+    found = verify_run(run)
+    assert found.problems == ()
+    sizes = [size for size, _ in found.world_sizes]
+    assert sizes in ([2, 1, 3], [2, 1, 2, 3])  # the new nodes come one after the other
+    # Only the lost node cost steps; growing saved first.
+    resumed = attempts.read_attempts(run).resumed_from
+    assert resumed[3] >= alone.step
+    assert found.done_again <= 10
