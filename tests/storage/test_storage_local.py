@@ -109,3 +109,13 @@ def test_relative_patterns_stay_relative(tmp_path: Path, monkeypatch: pytest.Mon
     assert [each.url for each in storage.glob("raw/*.json")] == ["raw/a.json"]
     assert [each.url for each in storage.glob("*/a.json")] == ["raw/a.json"]
     assert [each.url for each in storage.glob(f"file://{tmp_path}/raw/*")] == [f"file://{tmp_path}/raw/a.json"]
+
+
+def test_half_written_files_are_removed_when_asked(tmp_path: Path) -> None:
+    """What a killed process left is in no listing, and goes; whole files, and folders below, stay as they are."""
+    for name in (".0123456789abcdef.partial", "whole", "below/.0123456789abcdef.partial"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    storage.remove_half_written(str(tmp_path))
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["below/.0123456789abcdef.partial", "whole"]

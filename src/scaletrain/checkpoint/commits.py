@@ -142,9 +142,7 @@ def _sweep(checkpoint_url: str, manifest: Manifest, attempt: int) -> None:
         match = _ATTEMPT.match(name)
         if match and int(match[1]) <= attempt and name not in listed:
             storage.remove(info.url)
-    if storage.is_local(checkpoint_url):  # half-written files are in no listing
-        for partial in storage.local_path(checkpoint_url).glob(".*.partial"):
-            partial.unlink(missing_ok=True)
+    storage.remove_half_written(checkpoint_url)
 
 
 def _is_abandoned(checkpoint_url: str, attempt: int) -> bool:

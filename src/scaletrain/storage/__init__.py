@@ -242,6 +242,16 @@ def remove(url: str) -> None:
             store.remove(name)
 
 
+def remove_half_written(url: str) -> None:
+    """Remove what killed processes left half-written directly in a local folder; a bucket shows nothing of the kind.
+
+    A process that is writing there at this moment gets an error.
+    """
+    if is_local(url):
+        with errors_of(url):
+            local.remove_half_written(local_path(url))
+
+
 # --- Files and folders --------------------------------------------------------------------------------------------
 
 

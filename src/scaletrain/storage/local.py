@@ -40,6 +40,12 @@ def remove(path: Path) -> None:
             shutil.rmtree(path)
 
 
+def remove_half_written(folder: Path) -> None:
+    """Remove the temporary files directly in a folder."""
+    for path in folder.glob(".*.partial"):
+        path.unlink(missing_ok=True)
+
+
 def exists(path: Path) -> bool:
     """Say whether there is a file, or a folder with a file somewhere below it."""
     return path.is_file() or _has_files(path)

@@ -71,7 +71,7 @@ def run_step(
 
 
 def _run_step(
-    job: Job, worker: Worker, engine: Any, batch: StepBatch, plan: ReadPlan, ask: Callable[[], tuple[bool, bool]]
+    job: Job, worker: Worker, engine: Any, batch: StepBatch, plan: ReadPlan, ask: Callable[[], Wishes]
 ) -> StepTotals:
     step = batch.step + 1
     _seed_dropout(job.config.seed, step, worker)
