@@ -142,3 +142,13 @@ def test_an_attempt_that_was_taken_over_learns_of_it(run: RunLayout) -> None:
     attempts.check_newest(run, 2)
     with pytest.raises(TrainingError, match="attempt 2 has taken the run over"):
         attempts.check_newest(run, 1)
+
+
+def test_beginning_removes_records_that_a_killed_worker_left_half_written(run: RunLayout) -> None:
+    """They are in no listing, so nobody else would ever remove them; whole parts stay."""
+    folder = storage.local_path(run.ledger)
+    folder.mkdir(parents=True)
+    for name in (".0123456789abcdef.partial", "attempt-0001.part-0001.jsonl"):
+        (folder / name).write_bytes(b"{}")
+    attempts.begin(run, 2, 10)
+    assert [path.name for path in folder.iterdir()] == ["attempt-0001.part-0001.jsonl"]

@@ -139,8 +139,13 @@ def claim(run: RunLayout) -> int:
 
 
 def begin(run: RunLayout, attempt: int, step: int) -> None:
-    """State that an attempt goes on from the commit of `step` (0: from nothing); called before its first own step."""
+    """State that an attempt goes on from the commit of `step` (0: from nothing); called before its first own step.
+
+    What workers that were killed left half-written of their records is removed: nobody but this attempt writes any now.
+    """
     storage.write_bytes(run.attempt_from(attempt, step), _note())
+    for folder in (run.metrics, run.ledger):
+        storage.remove_half_written(folder)
 
 
 def check_newest(run: RunLayout, attempt: int) -> None:
@@ -151,6 +156,17 @@ def check_newest(run: RunLayout, attempt: int) -> None:
             f"attempt {attempt} of {run.name} ends: attempt {newest} has taken the run over, and what this one did "
             "after its last commit does not count"
         )
+
+
+def cause_of(run: RunLayout, attempt: int, error: ScaletrainError) -> ScaletrainError:
+    """Why a write failed: a newer attempt, if there is one, may have swept away what this one was writing."""
+    try:
+        check_newest(run, attempt)
+    except TrainingError as taken_over:
+        return taken_over
+    except ScaletrainError:
+        pass  # storage is what failed, and the first error tells it
+    return error
 
 
 def refuse_a_second(run: RunLayout) -> None:

@@ -30,7 +30,7 @@ def test_the_shipped_file_from_an_empty_account_to_nothing_left(account: Account
     assert account.workers() == []
 
     # Long enough to lose a machine on the way; a worker takes all CPUs of a machine, so there are two.
-    train = ["train", str(account.config), "train.steps=300", "scaling.cpus_per_worker=8"]
+    train = ["train", str(account.config), "train.steps=60", "scaling.cpus_per_worker=8"]
     job = account.submit(*train, options=["--secret", REFERENCE], log="submit.log")
     try:
         wait_for(lambda: account.keys("runs/tiny/checkpoints/step-00000008/manifest"), "a commit", limit_s=300)
@@ -46,14 +46,14 @@ def test_the_shipped_file_from_an_empty_account_to_nothing_left(account: Account
     told = account.read("submit.log")
     assert SECRET not in told
     assert "with other workers" in told and "a worker was lost" not in told
-    assert "is at step 300 of 300" in told
+    assert "is at step 60 of 60" in told
 
     proof = account.proof()
-    assert (proof["step"], proof["attempt"], proof["world_size"], proof["zero_stage"]) == (300, 2, 2, 2)
+    assert (proof["step"], proof["attempt"], proof["world_size"], proof["zero_stage"]) == (60, 2, 2, 2)
     verified = account.scaletrain("verify", f"{ROOT}/runs/tiny", "--json")
     verdict = orjson.loads(verified[verified.index("{") :])
     # The state was saved within the notice: not one step was done again.
-    assert (verdict["steps"], verdict["problems"], verdict["done_again"]) == (300, [], 0)
+    assert (verdict["steps"], verdict["problems"], verdict["done_again"]) == (60, [], 0)
 
     wait_for(lambda: not account.workers(), "idle workers go", limit_s=120)
     account.scaletrain("down", str(account.file), "--yes")

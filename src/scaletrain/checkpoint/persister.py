@@ -23,7 +23,7 @@ from scaletrain import attempts, storage
 from scaletrain.checkpoint import commits
 from scaletrain.checkpoint.manifest import FileRecord, Manifest
 from scaletrain.checkpoint.shard_image import store_shard
-from scaletrain.errors import CheckpointError, ScaletrainError, StorageError, TrainingError
+from scaletrain.errors import CheckpointError, ScaletrainError, StorageError
 from scaletrain.layout import RunLayout
 from scaletrain.log import setup_logging
 
@@ -123,7 +123,7 @@ def serve(connection: Connection, image_fd: int) -> None:
             except _WorkerGone:
                 return
             except ScaletrainError as error:
-                worker.tell(Failed(order.step, _cause(setup, error)))
+                worker.tell(Failed(order.step, attempts.cause_of(setup.run, setup.attempt, error)))
             except Exception:  # noqa: BLE001 -- the worker is told, and ends the run with it
                 worker.tell(Failed(order.step, StorageError(f"a save failed:\n{traceback.format_exc()}")))
 
@@ -204,17 +204,6 @@ def _commit(setup: Setup, manifest: Manifest, worker: _WorkerLine) -> Manifest:
     storage.write_text(setup.run.newest_hint, str(manifest.step))
     attempts.check_newest(setup.run, setup.attempt)
     return committed
-
-
-def _cause(setup: Setup, error: ScaletrainError) -> ScaletrainError:
-    """Why a save failed: a newer attempt, if there is one, may have swept away what this one was writing."""
-    try:
-        attempts.check_newest(setup.run, setup.attempt)
-    except TrainingError as taken_over:
-        return taken_over
-    except ScaletrainError:
-        pass  # storage is what failed, and the first error tells it
-    return error
 
 
 def _leave_record(setup: Setup, step: int, record: FileRecord) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from scaletrain import storage
+from scaletrain import attempts, storage
 from scaletrain.checkpoint import (
     Committed,
     Extent,
@@ -158,7 +158,7 @@ class Saver:
         try:
             before_commit()
         except ScaletrainError as error:
-            self._failure = error
+            self._failure = attempts.cause_of(self._job.run, self._job.attempt, error)
         else:
             self._image.allow_commit()
 

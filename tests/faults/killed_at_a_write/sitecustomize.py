@@ -17,10 +17,11 @@ def _arm(when: str, number: int, deed: signal.Signals) -> None:
         def run(*arguments: Any, **options: Any) -> Any:
             nonlocal made
             made += 1
-            if made == number and when == "before":
+            this = made  # one write may make another
+            if this == number and when == "before":
                 _suffer(deed)
             result = write(*arguments, **options)
-            if made == number and when == "after":
+            if this == number and when == "after":
                 _suffer(deed)
             return result
 
