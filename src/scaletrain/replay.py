@@ -5,11 +5,8 @@ before a step is the newest checkpoint before it, trained on in this process up 
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from scaletrain import checkpoint, devices, storage
@@ -21,7 +18,7 @@ from scaletrain.data.loader import MicroBatch, ReadPlan, StepBatch, sample_ids, 
 from scaletrain.data.prepare import prepare
 from scaletrain.data.shards import DatasetIndex, load_index
 from scaletrain.errors import ConfigError, NotFoundError
-from scaletrain.layout import RunLayout, dataset_url, model_url
+from scaletrain.layout import RunLayout, dataset_url, model_url, step_of
 from scaletrain.log import get_logger, progress
 from scaletrain.metrics import read_records
 
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from scaletrain.train.job import Job
-    from scaletrain.train.worker import Worker
 
 log = get_logger(__name__)
 
@@ -233,18 +229,18 @@ def _losses(
     """Rebuild the state before a step; returns where it came from, and each row's loss per supervised token."""
     import torch
 
+    from scaletrain.train import state
+    from scaletrain.train.local import only_worker
     from scaletrain.train.start import start_engine
     from scaletrain.train.step import Wishes, forward, run_step
 
-    with _this_process(job) as worker:
+    with only_worker(job) as worker:
         start = _nearest(job.run, step)
         first_step = start.step if start else 0
         before = range(first_step + 1, step)
         plan = _plan(job, index, before, micro_batch_size=job.config.train.micro_batch_size)
         engine = start_engine(job, plan)
         if start is not None:
-            from scaletrain.train import state
-
             complaint = state.load(engine, job.run.checkpoint(start.step), start)
             if complaint is not None:
                 raise complaint
@@ -271,28 +267,8 @@ def _stop_before(engine: Any, batch: StepBatch, loss_of: Any) -> None:
     breakpoint()  # noqa: T100 -- what the user asked for
 
 
-@contextmanager
-def _this_process(job: "Job") -> "Iterator[Worker]":
-    """Be the only worker of a group."""
-    import torch
-
-    from scaletrain.train.local import process_group
-    from scaletrain.train.worker import Worker, prepare_process
-
-    device = torch.device("cuda", 0) if job.device == "cuda" else torch.device("cpu")
-    worker = Worker(rank=0, world_size=1, local_rank=0, local_world_size=1, device=device)
-    prepare_process(worker, deterministic=job.config.train.deterministic)
-    with (
-        TemporaryDirectory(prefix="scaletrain-") as folder,
-        process_group(worker, rendezvous=Path(folder) / "rendezvous", timeout_s=job.config.train.timeout_s),
-    ):
-        yield worker
-
-
 def _nearest(run: RunLayout, step: int) -> Manifest | None:
     """The newest checkpoint before a step."""
-    from scaletrain.layout import step_of
-
     steps = {found for name in storage.list_folders(run.checkpoints) if (found := step_of(name)) is not None}
     return checkpoint.latest(run, passing_over={each for each in steps if each >= step})
 

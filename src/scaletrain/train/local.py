@@ -15,6 +15,13 @@ from scaletrain.train.worker import Worker, prepare_process
 
 def run_local(job: Job, *, stop: threading.Event, on_lines: Callable[[Sequence[bytes]], None] | None = None) -> int:
     """Run one attempt in this process; returns the last committed step."""
+    with only_worker(job) as worker:
+        return train(job, worker, should_stop=stop.is_set, on_lines=on_lines)
+
+
+@contextmanager
+def only_worker(job: Job) -> Iterator[Worker]:
+    """Make this process the only worker of a job, in a process group of one."""
     import torch
 
     device = torch.device("cuda", 0) if job.device == "cuda" else torch.device("cpu")
@@ -24,7 +31,7 @@ def run_local(job: Job, *, stop: threading.Event, on_lines: Callable[[Sequence[b
         TemporaryDirectory(prefix="scaletrain-") as folder,
         process_group(worker, rendezvous=Path(folder) / "rendezvous", timeout_s=job.config.train.timeout_s),
     ):
-        return train(job, worker, should_stop=stop.is_set, on_lines=on_lines)
+        yield worker
 
 
 @contextmanager
