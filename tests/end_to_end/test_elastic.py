@@ -18,7 +18,7 @@ from scaletrain.verify import verify_run
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(bool(missing()), reason=missing()),
 ]
 COUNT_NODES = """
@@ -95,12 +95,12 @@ def test_a_run_goes_from_two_workers_to_one_to_three(cluster: Cluster, tmp_path:
     nodes = [cluster.add_node() for _ in range(2)]
     process = cluster.train("scaling.workers={min: 1, max: 3}", "train.steps=100000", "checkpoint.every_steps=10")
     try:
-        wait_for(lambda: commit_of(2), "a commit of two workers", limit_s=200)
+        wait_for(lambda: commit_of(2), "a commit of two workers", limit_s=300)
         cluster.kill(nodes[1])
-        alone = wait_for(lambda: commit_of(1), "a commit of the worker that is left", limit_s=150)
+        alone = wait_for(lambda: commit_of(1), "a commit of the worker that is left", limit_s=250)
         for _ in range(2):
             cluster.add_node()
-        wait_for(lambda: commit_of(3), "a commit of three workers", limit_s=200)
+        wait_for(lambda: commit_of(3), "a commit of three workers", limit_s=300)
         psutil.Process(process.pid).children()[0].send_signal(signal.SIGTERM)
         _, told = process.communicate(timeout=120)
     except AssertionError as error:
