@@ -1,8 +1,9 @@
 """Saving while training: a step stalls only for a copy into memory, and another process makes the copy last.
 
 Every rank copies its fp32 masters and moments into an image of its file and trains on; its persister stores the image
-meanwhile, and rank 0's commits once all are stored. At most one save is under way: the next one waits for it. No rank
-talks to another for a save; that one of them failed goes round with the step's all-reduce.
+meanwhile, and rank 0's commits once all are stored. At most one save is under way: the next one waits for it. Before it,
+all ranks agree that each of them has stored the last one, so that nobody waits for a rank that is gone; that a save
+failed goes round with the step's all-reduce.
 """
 
 import threading
@@ -73,6 +74,7 @@ class Saver:
         self._image = SharedImage(setup)
         self._places = _places(self._image, self._layout, worker)
         self._stored = self._committed = True  # of the last save
+        self._has_saved = False
         self._failure: ScaletrainError | None = None
         self._before_commit: threading.Thread | None = None
         self.last_commit_s: float | None = None
@@ -96,7 +98,11 @@ class Saver:
         `before_commit` runs in a thread of rank 0 and must have ended before the manifest is written. A failure is
         kept for `failed` and `finish`.
         """
-        self._wait(until_committed=self._worker.rank == 0)
+        if self._has_saved:  # together, so that nobody waits for the part of a rank that is gone
+            self._wait(until_committed=False)
+            self._raise_together()
+            self._wait(until_committed=self._worker.rank == 0)
+        self._has_saved = True
         if self._failure is not None:
             return
         with torch.no_grad():
