@@ -1,8 +1,8 @@
 """Saving while training: a step stalls only for a copy into memory, and another process makes the copy last.
 
 Every rank copies its fp32 masters and moments into an image of its file and trains on; its persister stores the image
-meanwhile, and rank 0's commits once all are stored. At most one save is under way: the next one waits for it. Before it,
-all ranks agree that each of them has stored the last one, so that nobody waits for a rank that is gone; that a save
+meanwhile, and rank 0's commits once all are stored. At most one save is under way: the next one waits for it. Before
+it, all ranks agree that each of them has stored the last one, so that nobody waits for a rank that is gone; that a save
 failed goes round with the step's all-reduce.
 """
 
