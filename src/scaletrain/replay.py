@@ -17,10 +17,11 @@ from scaletrain.config_file import load_config
 from scaletrain.data.loader import MicroBatch, ReadPlan, StepBatch, sample_ids, steps_local
 from scaletrain.data.prepare import prepare
 from scaletrain.data.shards import DatasetIndex, load_index
-from scaletrain.errors import ConfigError, NotFoundError
+from scaletrain.errors import ConfigError
 from scaletrain.layout import RunLayout, dataset_url, model_url, step_of
 from scaletrain.log import get_logger, progress
 from scaletrain.metrics import read_records
+from scaletrain.runs import check_exists
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -146,8 +147,7 @@ def replay_display(found: Replay) -> "RenderableType":
 
 
 def _read_run(run: RunLayout, step: int) -> tuple[Config, Manifest | None]:
-    if not storage.exists(run.config):
-        raise NotFoundError(f"there is no run at {run.url}; `scaletrain runs ROOT` lists those that there are")
+    check_exists(run)
     if step < 1:
         raise ConfigError(f"--step={step}: steps count from 1")
     return load_config(run.config), checkpoint.latest(run)

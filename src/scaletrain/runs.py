@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from scaletrain import checkpoint, storage
+from scaletrain.attempts import read_attempts
 from scaletrain.errors import CheckpointError, NotFoundError
 from scaletrain.goodput import TimeAccount, time_table
 from scaletrain.layout import RunLayout, step_of
@@ -49,17 +50,22 @@ def list_runs(root: str) -> list[RunState]:
 
 def read_run(run: RunLayout) -> RunState:
     """Read the state of one run; raises NotFoundError where there is none."""
-    if not storage.exists(run.config):
-        raise NotFoundError(f"there is no run at {run.url}; `scaletrain runs ROOT` lists those that there are")
+    check_exists(run)
     newest = checkpoint.latest(run)
     return RunState(
         name=run.name,
         url=run.url,
         step=newest.step if newest else 0,
-        attempts=sum(info.url.endswith(".json") for info in storage.list_objects(run.attempts)),
+        attempts=len(read_attempts(run).claimed),
         checkpoints=tuple(_checkpoints(run)),
         last_metrics=read_last_record(run.metrics),
     )
+
+
+def check_exists(run: RunLayout) -> None:
+    """Raise NotFoundError where there is no such run."""
+    if not storage.exists(run.config):
+        raise NotFoundError(f"there is no run at {run.url}; `scaletrain runs ROOT` lists those that there are")
 
 
 def find_run(name_or_url: str, *, root: str) -> RunLayout:

@@ -22,6 +22,7 @@ from scaletrain.errors import CheckpointError, NotFoundError, ScaletrainError
 from scaletrain.layout import RunLayout, dataset_url, step_of
 from scaletrain.log import progress
 from scaletrain.metrics import read_attempt_records, read_records
+from scaletrain.runs import check_exists
 from scaletrain.train import ledger
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ class Verdict:
 
 def verify_run(run: RunLayout) -> Verdict:
     """Verify a run; raises NotFoundError where there is none, and StorageError where it cannot be read."""
-    if not storage.exists(run.config):
-        raise NotFoundError(f"there is no run at {run.url}; `scaletrain runs ROOT` lists those that there are")
+    check_exists(run)
     config, known = load_config(run.config), read_attempts(run)
     newest = checkpoint.latest(run)
     steps = newest.step if newest else 0
