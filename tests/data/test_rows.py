@@ -111,13 +111,14 @@ def test_a_sample_costs_its_row_group_and_a_footer(
     [
         (lambda data: data[: len(data) // 2], r"has \d+ bytes, the index says \d+"),
         (lambda data: data + b"x", r"has \d+ bytes, the index says \d+"),
-        (lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:], r"is damaged \(.*CRC"),
-        (lambda data: data[:-4] + b"PAR2", "is damaged"),
+        (lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:], "its row group 0 is not the one"),
+        (lambda data: data[:-40] + bytes([data[-40] ^ 1]) + data[-39:], "its footer is not the one"),
+        (lambda data: data[:-4] + b"PAR2", "its footer is not the one"),
     ],
-    ids=["cut", "longer", "flipped bit", "no parquet"],
+    ids=["cut", "longer", "flipped bit", "flipped bit in the footer", "no parquet"],
 )
 def test_a_changed_shard_is_an_error_that_names_it(tmp_path: Path, damage: object, message: str) -> None:
-    """No changed byte of what is read gets into training: size, footer and every page are checked."""
+    """No changed byte of what is read gets into training: size, footer and row groups are checked."""
     assert callable(damage)
     index = write_dataset(tmp_path, rows=8, seq_len=SEQ_LEN)
     shard = tmp_path / "shard-00000.parquet"

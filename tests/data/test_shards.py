@@ -113,9 +113,9 @@ def test_without_an_index_there_is_no_dataset(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         (b"{", "is damaged: it is not JSON"),
-        (b"[]", "has format version None, this scaletrain reads 1"),
-        (b'{"version": 99}', "has format version 99, this scaletrain reads 1"),
-        (b'{"version": 1, "dataset_id": "x"}', "is damaged: seq_len: Field required"),
+        (b"[]", "has format version None, this scaletrain reads 2"),
+        (b'{"version": 99}', "has format version 99, this scaletrain reads 2"),
+        (b'{"version": 2, "dataset_id": "x"}', "is damaged: seq_len: Field required"),
     ],
 )
 def test_an_unreadable_index_says_why(tmp_path: Path, damage: bytes, message: str) -> None:

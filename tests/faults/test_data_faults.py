@@ -66,12 +66,20 @@ def dataset(prepared: Prepared, tmp_path: Path) -> Prepared:
 
 
 def test_another_sound_file_in_a_shards_place_is_noticed(dataset: Prepared, other_rows: Path) -> None:
-    """Sizes, checksums of pages and sample ids all fit; that it is another file than at first gives it away."""
+    """Size, format and sample ids all fit; the index tells that these are other tokens, also to a new process."""
+    index = load_index(dataset.dataset_url)
+    _replace(other_rows, Path(dataset.dataset_url) / SHARD)
+    with pytest.raises(DataError, match=rf"{SHARD}: its footer is not the one that was prepared"):
+        read_samples(dataset.dataset_url, index, split="train", ids=np.array([0]))
+
+
+def test_another_sound_file_is_noticed_where_the_footer_was_read_before(dataset: Prepared, other_rows: Path) -> None:
+    """A row group that is fetched later has to be one of the file that the footer is of."""
     index = load_index(dataset.dataset_url)
     read_samples(dataset.dataset_url, index, split="train", ids=np.array([0]))
     _replace(other_rows, Path(dataset.dataset_url) / SHARD)
-    with pytest.raises(DataError, match=rf"{SHARD}: was replaced by another file while it was in use"):
-        read_samples(dataset.dataset_url, index, split="train", ids=np.array([0]))
+    with pytest.raises(DataError, match=rf"{SHARD}: its row group 0 is not the one that was prepared"):
+        read_samples(dataset.dataset_url, index, split="train", ids=np.array([1]))
 
 
 def _replace(source: Path, target: Path) -> None:
@@ -82,7 +90,7 @@ def _replace(source: Path, target: Path) -> None:
 
 @pytest.mark.parametrize(
     ("harm", "message"),
-    [(os.unlink, "is missing"), (None, "was replaced by another file")],
+    [(os.unlink, "is missing"), (None, "its row group 0 is not the one that was prepared")],
     ids=["deleted", "rewritten"],
 )
 def test_a_shard_that_changes_under_a_run_ends_it(

@@ -1,7 +1,7 @@
 """Rows of a dataset by their sample ids: row groups are fetched side by side, checked, decoded and put in order.
 
-Every row group is one read, and only footers are kept. Files are checked against the sizes in the index and for being
-the same all the time, pages against their CRCs, rows against their sample ids.
+Every row group is one read, and only footers are kept. Footers are checked against the index, row groups against their
+footer, rows against their sample ids: a shard that is not the one that was prepared is never trained on.
 
 Shapes: N rows, T tokens of a row.
 """
@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from scaletrain import storage
-from scaletrain.data.shards import DatasetIndex
+from scaletrain.data.shards import GROUP_CHECKSUMS, DatasetIndex, ShardInfo
 from scaletrain.errors import DataError, NotFoundError
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 _FETCHES_AT_ONCE = 16
 _FOOTERS_KEPT = 8
-_FOOTER_BYTES_PER_GROUP = 512  # somewhat more than it takes, so that one read is enough
+_ANOTHER = "not the one that was prepared: damaged, or of another file"
+_FOOTER_BYTES_PER_GROUP = 528  # somewhat more than it takes, so that one read is enough
 _FOOTER_BYTES = 4096
 _TAIL_BYTES = 8  # the footer's length, and the letters PAR1
 
@@ -86,37 +88,43 @@ def _read_groups(dataset_url: str, index: DatasetIndex, split: str, groups: Int6
     for owner in np.unique(owners).tolist():
         url, own_groups = storage.join(dataset_url, shards[owner].name), groups[owners == owner] - first_groups[owner]
         with _damage_reported(url):
-            version = _first_version(url)
-            footer = _footer(url, shards[owner].size_bytes, shard_groups[owner])
+            footer = _footer(url, shards[owner], shard_groups[owner])
             tables.append(_read_shard(url, footer, own_groups.tolist()))
-            if storage.info(url).version != version:
-                raise _Damage("was replaced by another file while it was in use")
     return pa.concat_tables(tables)
 
 
-def _read_shard(url: str, footer: "FileMetaData", groups: list[int]) -> "pa.Table":
+def _read_shard(url: str, footer: "_Footer", groups: list[int]) -> "pa.Table":
     """Read row groups of one shard."""
     import pyarrow.parquet as pq
 
-    ranges = [_byte_range(footer, group) for group in groups]
     in_order = map if storage.is_local(url) else _fetchers().map
-    file: Any = _Fetched([start for start, _ in ranges], list(in_order(lambda one: _fetch(url, *one), ranges)))
-    parquet = pq.ParquetFile(file, metadata=footer, pre_buffer=False, page_checksum_verification=True)
+    fetched = list(in_order(lambda group: _fetch(url, footer, group), groups))
+    file: Any = _Fetched([footer.byte_range(group)[0] for group in groups], fetched)
+    parquet = pq.ParquetFile(file, metadata=footer.metadata, pre_buffer=False)
     return parquet.read_row_groups(groups, use_threads=False)
 
 
-@cache
-def _first_version(url: str) -> str:
-    """The version of a shard when this process first read of it; a sound file of other rows could come after it."""
-    return storage.info(url).version
+@dataclass(frozen=True)
+class _Footer:
+    """What a shard says of itself at its end, and the checksums of its row groups."""
+
+    metadata: "FileMetaData"
+    checksums: tuple[str, ...]
+
+    def byte_range(self, group: int) -> tuple[int, int]:
+        """Return where a row group starts and ends; columns lie one behind the other, without dictionaries."""
+        columns = self.metadata.row_group(group)
+        last = columns.column(columns.num_columns - 1)
+        return columns.column(0).data_page_offset, last.data_page_offset + last.total_compressed_size
 
 
 @lru_cache(maxsize=_FOOTERS_KEPT)
-def _footer(url: str, size_bytes: int, num_groups: int) -> "FileMetaData":
+def _footer(url: str, shard: ShardInfo, num_groups: int) -> _Footer:
     """Read a shard's footer; the same read tells whether the file has the size that the index says."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    size_bytes = shard.size_bytes
     guess = min(size_bytes, _FOOTER_BYTES + _FOOTER_BYTES_PER_GROUP * num_groups)
     tail = storage.read_bytes(url, start=size_bytes - guess, length=guess + 1)
     if len(tail) != guess:
@@ -124,20 +132,18 @@ def _footer(url: str, size_bytes: int, num_groups: int) -> "FileMetaData":
     length = int.from_bytes(tail[-_TAIL_BYTES:-4], "little") + _TAIL_BYTES
     if guess < length <= size_bytes:
         tail = storage.read_bytes(url, start=size_bytes - length, length=length)
-    return pq.read_metadata(pa.BufferReader(tail))
+    if xxhash.xxh3_64_hexdigest(memoryview(tail)[-length:]) != shard.footer_checksum:
+        raise _Damage(f"its footer is {_ANOTHER}")
+    metadata = pq.read_metadata(pa.BufferReader(tail))
+    assert metadata.metadata is not None
+    return _Footer(metadata, tuple(metadata.metadata[GROUP_CHECKSUMS.encode()].decode().split()))
 
 
-def _byte_range(footer: "FileMetaData", group: int) -> tuple[int, int]:
-    """Return where a row group's pages start and end; columns lie one behind the other, without dictionaries."""
-    columns = footer.row_group(group)
-    last = columns.column(columns.num_columns - 1)
-    return columns.column(0).data_page_offset, last.data_page_offset + last.total_compressed_size
-
-
-def _fetch(url: str, start: int, stop: int) -> bytes:
+def _fetch(url: str, footer: _Footer, group: int) -> bytes:
+    start, stop = footer.byte_range(group)
     data = storage.read_bytes(url, start=start, length=stop - start)
-    if len(data) != stop - start:
-        raise _Damage(f"ends at byte {start + len(data)}")
+    if xxhash.xxh3_64_hexdigest(data) != footer.checksums[group]:
+        raise _Damage(f"its row group {group} is {_ANOTHER}")
     return data
 
 

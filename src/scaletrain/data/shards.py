@@ -11,16 +11,19 @@ One Parquet row is one sample, a packed row of seq_len tokens:
     supervised_tokens  int32        labels that are not -100
 
 Row groups have about 8,192 tokens, whatever the micro batch: they are what a reader fetches and decodes at once. Token
-columns are split by bytes before zstd, which is smaller and faster to decode than plain or dictionary encoding. Every
-page carries its CRC, so that a reader notices damage without reading the whole file.
+columns are split by bytes before zstd, which is smaller and faster to decode than plain or dictionary encoding.
+
+The index holds a checksum of each shard's footer, and the footer those of the row groups. So a reader that fetches one
+row group knows that it has the very bytes that the index stands for, whatever happened to the file since.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from io import RawIOBase
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +38,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 INDEX = "index.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 IGNORED_LABEL = -100
 ROW_GROUP_TOKENS = 8192
+GROUP_CHECKSUMS = "scaletrain.row_group_checksums"  # in a footer: xxh3-64 of each row group's bytes, in hex
 MAX_SHARD_TOKENS = SPAN_GROUPS * ROW_GROUP_TOKENS  # some 50 MB; a whole span of the order, so reading is local
-_WRITE_GROUPS = 64
 _PREFIXES = {"train": "shard"}
 _HASH_BLOCK_BYTES = 2**20
 
@@ -48,12 +51,16 @@ Int32s = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One shard as the index lists it; `checksum` is the xxh3-128 of the file, in hex."""
+    """One shard as the index lists it; `checksum` is the xxh3-128 of the file, in hex.
+
+    `footer_checksum` is the xxh3-64 of what comes after the last row group.
+    """
 
     name: str
     rows: int
     size_bytes: int
     checksum: str
+    footer_checksum: str
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,8 @@ def write_split(rows: Iterable[Row], url: str, *, split: str, seq_len: int) -> S
             shard = chain((first,), islice(remaining, per_shard - 1))
             counted = _write_shard(shard, path, first_sample_id=num_rows, seq_len=seq_len)
             with path.open("rb") as file:
-                shards.append(ShardInfo(name, counted.rows, path.stat().st_size, _checksum(file)))
+                checksum = _checksum(file)
+            shards.append(ShardInfo(name, counted.rows, path.stat().st_size, checksum, counted.footer_checksum))
             storage.upload_file(path, storage.join(url, name))
             path.unlink()
             num_rows += counted.rows
@@ -135,37 +143,71 @@ def write_index(url: str, index: DatasetIndex) -> None:
 
 
 @dataclass
-class _Counts:
+class _Written:
     rows: int = 0
     tokens: int = 0
     supervised_tokens: int = 0
+    footer_checksum: str = ""
 
 
-def _write_shard(rows: Iterator[Row], path: Path, *, first_sample_id: int, seq_len: int) -> _Counts:
+class _HashedFile(RawIOBase):
+    """A file to be written, and the checksum of what was written since it was last asked for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = xxhash.xxh3_64()
+        self._size_bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size_bytes
+
+    def write(self, data: Any) -> int:
+        self._file.write(data)
+        self._digest.update(data)
+        self._size_bytes += len(data)
+        return len(data)
+
+    def take_checksum(self) -> str:
+        checksum = self._digest.hexdigest()
+        self._digest.reset()
+        return checksum
+
+
+def _write_shard(rows: Iterator[Row], path: Path, *, first_sample_id: int, seq_len: int) -> _Written:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    counts, group = _Counts(), row_group_rows(seq_len)
+    done, group = _Written(), row_group_rows(seq_len)
     token_columns = ("input_ids", "labels")
-    with pq.ParquetWriter(
-        path,
-        _schema(),
-        compression="zstd",
-        use_dictionary=False,
-        column_encoding={f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in token_columns},
-        write_statistics=False,
-        write_page_checksum=True,
-        store_schema=False,
-    ) as writer:
-        while chunk := list(islice(rows, _WRITE_GROUPS * group)):
-            table = _table(chunk, first_sample_id=first_sample_id + counts.rows, seq_len=seq_len)
-            try:
-                writer.write_table(table, row_group_size=group)
-            except OSError as error:
-                raise StorageError(f"{path}: cannot write a shard before its upload: {error}; is it full?") from error
-            counts.rows += len(chunk)
-            counts.tokens += int(table["tokens"].to_numpy().sum())
-            counts.supervised_tokens += int(table["supervised_tokens"].to_numpy().sum())
-    return counts
+    checksums: list[str] = []
+    with path.open("wb") as plain:
+        file = _HashedFile(plain)
+        try:
+            with pq.ParquetWriter(
+                pa.PythonFile(file, mode="w"),
+                _schema(),
+                compression="zstd",
+                use_dictionary=False,
+                column_encoding={f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in token_columns},
+                write_statistics=False,
+                store_schema=False,
+            ) as writer:
+                file.take_checksum()  # of the letters PAR1
+                while chunk := list(islice(rows, group)):
+                    table = _table(chunk, first_sample_id=first_sample_id + done.rows, seq_len=seq_len)
+                    writer.write_table(table, row_group_size=group)
+                    checksums.append(file.take_checksum())
+                    done.rows += len(chunk)
+                    done.tokens += int(table["tokens"].to_numpy().sum())
+                    done.supervised_tokens += int(table["supervised_tokens"].to_numpy().sum())
+                writer.add_key_value_metadata({GROUP_CHECKSUMS: " ".join(checksums)})
+        except OSError as error:
+            raise StorageError(f"{path}: cannot write a shard before its upload: {error}; is it full?") from error
+    done.footer_checksum = file.take_checksum()
+    return done
 
 
 def _table(rows: Sequence[Row], *, first_sample_id: int, seq_len: int) -> "pa.Table":
