@@ -55,9 +55,10 @@ check_driver() {
 prepare_scratch() {
   step="preparing the scratch disk"
   # Instance storage is fast and dies with the machine: right for Ray's spilled objects. GPU images mount it themselves.
+  # nvme_card is Google's; nvme_card-pd, its lasting disk, must not match.
   if ! mountpoint -q /scratch; then
     local disk
-    disk=$(lsblk -dpno NAME,MODEL 2>/dev/null | awk '/EC2 NVMe Instance Storage/ && !found++ {print $1}') || disk=""
+    disk=$(lsblk -dpno NAME,MODEL 2>/dev/null | awk '/EC2 NVMe Instance Storage|nvme_card[0-9]* *$/ && !found++ {print $1}') || disk=""
     if mountpoint -q /opt/dlami/nvme; then
       as_root mkdir -p /scratch && as_root mount --bind /opt/dlami/nvme /scratch
     elif [ -n "$disk" ] && [ -z "$(lsblk -no FSTYPE "$disk" | tr -d '[:space:]')" ]; then

@@ -67,7 +67,9 @@ def test_check_lists_every_problem_and_ends_with_2(project: ClusterProject) -> N
     assert len(found["problems"]) >= 4 and not found["ok"]
 
 
-@pytest.mark.parametrize("command", ["", "init", "init aws", "init local", "check", "sweep-leaks", "image", "test"])
+@pytest.mark.parametrize(
+    "command", ["", "init", "init aws", "init gcp", "init local", "check", "sweep-leaks", "image", "test"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     """Its help says what it does and what each option means."""
     shown = call(*command.split(), "--help").stdout

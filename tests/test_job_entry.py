@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from google_project import google_project
 from scaletrain.errors import ConfigError, NotFoundError
 from scaletrain.job_entry import check_version, read_secret
 
@@ -46,3 +48,13 @@ def test_a_missing_secret_is_said(s3_server: str, place: str) -> None:
     """The message names the reference."""
     with pytest.raises(NotFoundError, match=f"{place}: there is no such secret"):
         read_secret(place)
+
+
+@pytest.mark.parametrize("name", ["scaletrain-none"])
+def test_a_missing_secret_of_google_is_said(tmp_path: Path, name: str) -> None:
+    """Asked for in the project that the machine is in."""
+    with (
+        google_project(tmp_path),
+        pytest.raises(NotFoundError, match=f"gcp:{name}: there is no such secret in project"),
+    ):
+        read_secret(f"gcp:{name}")

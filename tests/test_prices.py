@@ -1,4 +1,4 @@
-"""prices: what an hour costs is added up from AWS's own numbers, and is unknown where one is missing."""
+"""prices: what an hour costs is added up from the cloud's own numbers, and is unknown where one is missing."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from scaletrain.prices import Machines, hourly_cost, price_per_hour
+from scaletrain.prices import Machines, google_price_list, google_price_per_hour, hourly_cost, price_per_hour
 
 HEAD = Machines("m7i.xlarge", "on-demand", 1, 1, 0.2, workers=False)
 
@@ -55,3 +55,46 @@ def test_a_spot_price_is_that_of_the_zone(s3_server: str) -> None:
     places: dict[str, Any] = {"region": "us-east-1", "zone": "us-east-1a", "ec2": ec2, "pricing": None}
     assert (price_per_hour("m5.large", "spot", **places) or 0) > 0
     assert price_per_hour("none.large", "spot", **places) is None
+
+
+def sku(description: str, nanos: int, *regions: str) -> dict[str, Any]:
+    """An entry of Google's catalogue, in the form that it documents."""
+    rate = {"startUsageAmount": 0, "unitPrice": {"currencyCode": "USD", "units": "0", "nanos": nanos}}
+    expression = {"usageUnit": "h", "tieredRates": [rate]}
+    return {"description": description, "serviceRegions": regions, "pricingInfo": [{"pricingExpression": expression}]}
+
+
+L4_ON_SPOT = [
+    sku("Spot Preemptible G2 Instance Core running in Iowa", 10_000_000, "us-central1"),
+    sku("Spot Preemptible G2 Instance Ram running in Iowa", 1_000_000, "us-central1"),
+    sku("Nvidia L4 GPU attached to Spot Preemptible VMs running in Iowa", 280_000_000, "us-central1"),
+    sku("G2 Instance Core running in Iowa", 25_000_000, "us-central1"),
+]
+G2: dict[str, Any] = {"vcpus": 8, "memory_gib": 32.0, "gpus": 1, "gpu_type": "nvidia-l4"}
+
+
+def test_googles_price_is_that_of_cpus_memory_and_gpus() -> None:
+    """Each is sold by itself; spot and on demand are not mixed up."""
+    assert google_price_per_hour(L4_ON_SPOT, "g2-standard-8", "spot", **G2) == pytest.approx(0.08 + 0.032 + 0.28)
+    assert google_price_per_hour(L4_ON_SPOT, "g2-standard-8", "on-demand", **G2) is None
+
+
+def test_a_gpu_without_a_price_makes_the_machine_unknown() -> None:
+    """Half a price would be worse than none."""
+    assert google_price_per_hour(L4_ON_SPOT, "g2-standard-8", "spot", **{**G2, "gpu_type": "nvidia-h100-80gb"}) is None
+
+
+def test_all_pages_of_googles_catalogue_are_read_and_other_regions_left_out() -> None:
+    """It has some ten thousand entries."""
+    from googleapiclient.discovery import build
+    from googleapiclient.http import HttpMockSequence
+
+    pages = [
+        {"skus": [L4_ON_SPOT[0], sku("elsewhere", 1, "europe-west4")], "nextPageToken": "more"},
+        {"skus": [L4_ON_SPOT[1]]},
+    ]
+    answers = HttpMockSequence([({"status": "200"}, json.dumps(page)) for page in pages])
+    billing = build("cloudbilling", "v1", http=answers, static_discovery=True)
+    assert [each["description"] for each in google_price_list(billing, "us-central1")] == [
+        each["description"] for each in L4_ON_SPOT[:2]
+    ]

@@ -10,8 +10,7 @@ from scaletrain.command import Json, load_config_file, print_result, reported
 from scaletrain.errors import ConfigError
 
 if TYPE_CHECKING:
-    from scaletrain.cluster.aws_account import Account
-    from scaletrain.cluster.aws_plan import Step
+    from scaletrain.cluster.plan import Step
 
 cluster_app = typer.Typer(
     name="cluster",
@@ -30,6 +29,14 @@ cluster_app.add_typer(init_app)
 
 ClusterPath = Annotated[Path, typer.Argument(metavar="FILE", help="a Ray cluster file, as cluster/aws.yaml")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+SshFrom = Annotated[
+    list[str] | None,
+    typer.Option("--ssh-from", help="who may log in, as 203.0.113.7/32; may be repeated; by default your address"),
+]
+Destroy = Annotated[bool, typer.Option("--destroy", help="remove all of it instead; the bucket only if empty")]
+DestroyBucket = Annotated[
+    bool, typer.Option("--destroy-bucket", help="with --destroy: the bucket too, with everything in it")
+]
 
 
 @init_app.command("aws")
@@ -41,29 +48,52 @@ def init_aws(
         str | None, typer.Option("--bucket", help="the storage root, as s3://my-bucket/scaletrain; made if missing")
     ] = None,
     vpc: Annotated[str | None, typer.Option("--vpc", help="a VPC's id instead of the default one")] = None,
-    ssh_from: Annotated[
-        list[str] | None,
-        typer.Option("--ssh-from", help="who may log in, as 203.0.113.7/32; may be repeated; by default your address"),
-    ] = None,
+    ssh_from: SshFrom = None,
     yes: Yes = False,
-    destroy: Annotated[
-        bool, typer.Option("--destroy", help="remove all of it instead; the bucket only if empty")
-    ] = False,
-    destroy_bucket: Annotated[
-        bool, typer.Option("--destroy-bucket", help="with --destroy: the bucket too, with everything in it")
-    ] = False,
+    destroy: Destroy = False,
+    destroy_bucket: DestroyBucket = False,
 ) -> None:
     """Bucket, roles, security group, S3 endpoint and keys in your AWS account; a second run changes nothing."""
-    from scaletrain.cluster.init import AwsRequest, plan_aws, plan_destroy_aws
+    from scaletrain.cluster.aws_init import AwsRequest, plan_aws, plan_destroy_aws
 
-    if destroy_bucket and not destroy:
-        raise ConfigError("--destroy-bucket goes with --destroy; add it, or remove this")
+    _refuse_half_a_wish(destroy, destroy_bucket)
     request = AwsRequest(file, region, bucket, vpc, tuple(ssh_from or ()))
     if destroy:
         account, steps = plan_destroy_aws(request, with_objects=destroy_bucket)
     else:
         account, steps = plan_aws(request)
-    if _agree_and_do(steps, account, yes=yes) and not destroy:
+    if _agree_and_do(steps, account.described, yes=yes) and not destroy:
+        print(f"Next: scaletrain cluster check {file}, then ray up {file}")
+
+
+@init_app.command("gcp")
+@reported
+def init_gcp(
+    file: Annotated[Path, typer.Option("--file", help="the cluster file to fill")] = Path("cluster/gcp.yaml"),
+    project: Annotated[str | None, typer.Option("--project", help="by default the file's, or your own one")] = None,
+    region: Annotated[str | None, typer.Option("--region", help="as us-central1; by default the file's")] = None,
+    zone: Annotated[
+        str | None, typer.Option("--zone", help="as us-central1-a; by default one that has all machine types")
+    ] = None,
+    bucket: Annotated[
+        str | None, typer.Option("--bucket", help="the storage root, as gs://my-bucket/scaletrain; made if missing")
+    ] = None,
+    network: Annotated[str, typer.Option("--network", help="the VPC network's name")] = "default",
+    ssh_from: SshFrom = None,
+    yes: Yes = False,
+    destroy: Destroy = False,
+    destroy_bucket: DestroyBucket = False,
+) -> None:
+    """Bucket, service accounts, roles and firewall rules in your Google Cloud project; a second run changes nothing."""
+    from scaletrain.cluster.gcp_init import GcpRequest, plan_destroy_gcp, plan_gcp
+
+    _refuse_half_a_wish(destroy, destroy_bucket)
+    request = GcpRequest(file, project, region, zone, bucket, network, tuple(ssh_from or ()))
+    if destroy:
+        owner, steps = plan_destroy_gcp(request, with_objects=destroy_bucket)
+    else:
+        owner, steps = plan_gcp(request)
+    if _agree_and_do(steps, owner.described, yes=yes) and not destroy:
         print(f"Next: scaletrain cluster check {file}, then ray up {file}")
 
 
@@ -113,29 +143,27 @@ def check(
 def sweep_leaks(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="leaks of this file's cluster only")] = None,
     cluster: Annotated[str | None, typer.Option("--cluster", help="leaks of the cluster of this name only")] = None,
-    region: Annotated[str | None, typer.Option("--region", help="by default the file's, or your profile's")] = None,
+    region: Annotated[
+        str | None, typer.Option("--region", help="AWS: by default the file's, or your profile's")
+    ] = None,
+    project: Annotated[
+        str | None, typer.Option("--project", help="without FILE: look in this project of Google Cloud, not on AWS")
+    ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="remove them for good")] = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Machines, disks, addresses and network interfaces that cost money although their cluster is gone."""
-    from scaletrain.cluster.aws_account import connect
-    from scaletrain.cluster.cluster_file import load_cluster_file
-    from scaletrain.cluster.leaks import find_leaks, leaks_table, remove_leaks
+    from scaletrain.cluster import sweep
+    from scaletrain.cluster.leaks import leaks_table
 
-    if file is not None:
-        loaded = load_cluster_file(file)
-        if loaded.provider != "aws":
-            raise ConfigError(f"{file}: leaks are looked for on AWS only, this file is for {loaded.provider}")
-        cluster, region = cluster or loaded.name, region or loaded.region
-    account = connect(region or _own_region())
-    leaks = find_leaks(account, cluster)
-    print_result([leak.record() for leak in leaks], as_json=as_json, display=lambda: leaks_table(leaks))
-    if not leaks or not delete:
+    found = sweep.find(file, cluster=cluster, region=region, project_id=project)
+    print_result([leak.record() for leak in found.leaks], as_json=as_json, display=lambda: leaks_table(found.leaks))
+    if not found.leaks or not delete:
         return
-    if not yes and not typer.confirm(f"Remove these {len(leaks)} for good?", err=True):
+    if not yes and not typer.confirm(f"Remove these {len(found.leaks)} for good?", err=True):
         raise typer.Exit(1)
-    remove_leaks(account, leaks, tell=_tell)
+    found.remove(tell=_tell)
 
 
 @cluster_app.command()
@@ -149,16 +177,15 @@ def image(
     as_json: Json = False,
 ) -> None:
     """Make an image of a worker that is set up, so that later ones need no installation; that worker is used up."""
-    from scaletrain.cluster.aws_account import connect
     from scaletrain.cluster.cluster_file import load_cluster_file
-    from scaletrain.cluster.image import bake_image
+    from scaletrain.cluster.image import bake
 
     loaded = load_cluster_file(file)
     if not yes and not typer.confirm(
         "This takes one worker out of the cluster and ends what runs on it. Go on?", err=True
     ):
         raise typer.Exit(1)
-    baked = bake_image(connect(loaded.region or _own_region()), loaded, node_type, tell=_tell)
+    baked = bake(loaded, node_type, tell=_tell)
     print_result(baked.record(), as_json=as_json, display=lambda: baked.advice(loaded))
 
 
@@ -181,11 +208,16 @@ def test_file(
         raise typer.Exit(1)
 
 
-def _agree_and_do(steps: "list[Step]", account: "Account | None", *, yes: bool) -> bool:
+def _refuse_half_a_wish(destroy: bool, destroy_bucket: bool) -> None:
+    if destroy_bucket and not destroy:
+        raise ConfigError("--destroy-bucket goes with --destroy; add it, or remove this")
+
+
+def _agree_and_do(steps: "list[Step]", account: str | None, *, yes: bool) -> bool:
     """Show a plan, ask, and carry it out; return whether all is done."""
     from rich.console import Console
 
-    from scaletrain.cluster.aws_plan import carry_out, plan_table, to_do
+    from scaletrain.cluster.plan import carry_out, plan_table, to_do
 
     Console().print(plan_table(steps, account))
     if not to_do(steps):
@@ -195,15 +227,6 @@ def _agree_and_do(steps: "list[Step]", account: "Account | None", *, yes: bool) 
         raise typer.Exit(1)
     carry_out(steps, tell=_tell)
     return True
-
-
-def _own_region() -> str:
-    import boto3
-
-    region = boto3.Session().region_name
-    if region is None:
-        raise ConfigError("no region; give --region us-east-1 or set AWS_DEFAULT_REGION")
-    return str(region)
 
 
 def _tell(line: str) -> None:

@@ -41,7 +41,8 @@ def submit(
         typer.Option(
             "--secret",
             metavar="NAME=PLACE",
-            help="a secret by reference, read by the head: HF_TOKEN=ssm:/scaletrain/hf-token, or secretsmanager:NAME",
+            help="a secret by reference, read by the head: HF_TOKEN=ssm:/scaletrain/hf-token, secretsmanager:NAME, "
+            "or gcp:scaletrain-hf-token on Google Cloud",
         ),
     ] = None,
     as_json: Json = False,

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="scaletrain.job_entry")
     parser.add_argument("--version", help="the submitter's version, where it did not send its source")
     parser.add_argument(
-        "--secret", action="append", default=[], help="NAME=ssm:PARAMETER or NAME=secretsmanager:SECRET"
+        "--secret", action="append", default=[], help="NAME=ssm:PARAMETER, secretsmanager:SECRET or gcp:SECRET"
     )
     parser.add_argument("--storage", nargs=2, metavar=("ROOT", "OPTIONS"), help="the storage root and its options")
     parser.add_argument("command", nargs=argparse.REMAINDER)
@@ -53,10 +53,15 @@ def check_version(submitted: str | None) -> None:
 
 
 def read_secret(place: str) -> str:
-    """Return a secret of AWS's parameter store (ssm:NAME) or Secrets Manager (secretsmanager:NAME).
+    """Return a secret of AWS's parameter store (ssm:NAME) or Secrets Manager (secretsmanager:NAME), or Google's (gcp:).
 
     The machine's role must allow it. Raises AccessError or NotFoundError that name the place.
     """
+    service, _, name = place.partition(":")
+    return _read_google_secret(name) if service == "gcp" else _read_aws_secret(place)
+
+
+def _read_aws_secret(place: str) -> str:
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -77,6 +82,31 @@ def read_secret(place: str) -> str:
         ) from error
     except BotoCoreError as error:
         raise AccessError(f"{place}: cannot be read ({error}); does this machine have a role and a region?") from error
+
+
+def _read_google_secret(name: str) -> str:
+    """Return the newest version of a secret of this machine's project; `init` allows those named scaletrain-..."""
+    import base64
+
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError
+    from google.auth.transport.requests import AuthorizedSession
+    from requests.exceptions import RequestException
+
+    try:
+        credentials, project = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+        url = f"https://secretmanager.googleapis.com/v1/projects/{project}/secrets/{name}/versions/latest:access"
+        answer = AuthorizedSession(credentials).get(url, timeout=30)
+    except (GoogleAuthError, RequestException) as error:
+        raise AccessError(f"gcp:{name}: cannot be read ({error}); has this machine a service account?") from error
+    if answer.status_code == 404:
+        raise NotFoundError(f"gcp:{name}: there is no such secret in project {project}; check its name")
+    if not answer.ok:
+        raise AccessError(
+            f"gcp:{name}: the head may not read it ({answer.status_code}); call it scaletrain-..., or give its service "
+            "account the role secretmanager.secretAccessor on it"
+        )
+    return base64.b64decode(answer.json()["payload"]["data"]).decode()
 
 
 def _region() -> str | None:

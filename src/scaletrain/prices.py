@@ -1,11 +1,14 @@
-"""What machines cost an hour, asked of AWS at the moment: never a number from this code, "unknown" where AWS is silent.
+"""What machines cost an hour, asked of the cloud: never a number from this code, "unknown" where it is silent.
 
-On-demand prices come from the Price List API (https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/price-changes.html),
-spot prices from EC2's own history of the last hour. Disks, traffic and the bucket are not in them.
+AWS: on-demand prices come from the Price List API (https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/price-changes.html),
+spot prices from EC2's own history of the last hour. Google: both from the Cloud Billing Catalog API, by CPUs, memory
+and GPUs (https://cloud.google.com/billing/docs/how-to/get-pricing-information-api). Disks, traffic and the bucket are
+not in them.
 """
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -13,6 +16,15 @@ from typing import Any, Literal
 from scaletrain.log import get_logger
 
 PRICE_LIST_REGION = "us-east-1"  # the Price List API answers there for all regions
+
+_COMPUTE_ENGINE = "services/6F81-5844-456A"  # its name in Google's catalogue
+# How the catalogue calls the GPUs; others are unknown.
+_GPU_NAMES = {
+    "nvidia-l4": "Nvidia L4 GPU",
+    "nvidia-tesla-a100": "Nvidia Tesla A100 GPU",
+    "nvidia-tesla-t4": "Nvidia Tesla T4 GPU",
+    "nvidia-tesla-v100": "Nvidia Tesla V100 GPU",
+}
 
 _log = get_logger(__name__)
 
@@ -40,7 +52,7 @@ class HourlyCost:
     def display(self) -> str:
         """Return the cost as a user reads it."""
         if self.unknown:
-            return f"unknown: AWS gave no price for {', '.join(self.unknown)}"
+            return f"unknown: no price was to be had for {', '.join(self.unknown)}"
         return f"{self.at_least:.2f} to {self.at_most:.2f} USD, without disks and traffic"
 
 
@@ -113,3 +125,51 @@ def _on_demand_price(pricing: Any, instance_type: str, region: str) -> float | N
         if dimension["unit"] == "Hrs" and "USD" in dimension["pricePerUnit"]
     ]
     return max((price for price in prices if price > 0), default=None)
+
+
+def google_price_list(billing: Any, region: str) -> list[dict[str, Any]]:
+    """Return what Compute Engine sells in a region by the hour, from Google's catalogue; `billing` is its client."""
+    entries = billing.services().skus()
+    request = entries.list(parent=_COMPUTE_ENGINE, pageSize=5000)
+    found = []
+    while request is not None:
+        answer = request.execute(num_retries=1)
+        found += [each for each in answer.get("skus", ()) if region in each.get("serviceRegions", ())]
+        request = entries.list_next(request, answer)
+    return found
+
+
+def google_price_per_hour(
+    prices: Sequence[Mapping[str, Any]],
+    machine_type: str,
+    market: Literal["spot", "on-demand"],
+    *,
+    vcpus: int,
+    memory_gib: float,
+    gpus: int,
+    gpu_type: str | None,
+) -> float | None:
+    """Return the price of one machine in US dollars, or None where the list lacks one of its parts."""
+    family = machine_type.partition("-")[0].upper()
+    spot = "Spot Preemptible " if market == "spot" else ""
+    parts = [(f"{spot}{family} Instance Core", float(vcpus)), (f"{spot}{family} Instance Ram", memory_gib)]
+    if gpus:
+        name = _GPU_NAMES.get(gpu_type or "")
+        attached = " attached to Spot Preemptible VMs" if market == "spot" else ""
+        parts.append((f"{name}{attached}", float(gpus)))
+    found = [(_unit_price(prices, name), amount) for name, amount in parts]
+    if any(price is None for price, _ in found):
+        return None
+    return sum((price or 0.0) * amount for price, amount in found)
+
+
+def _unit_price(prices: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Return the price of one unit of what is called so "running in" some place, the dearest if several."""
+    pattern = re.compile(rf"{re.escape(name)} running in .*", re.IGNORECASE)
+    found = []
+    for each in prices:
+        if pattern.fullmatch(str(each.get("description", ""))):
+            rates = each["pricingInfo"][-1]["pricingExpression"]["tieredRates"]
+            price = rates[-1]["unitPrice"]
+            found.append(int(price.get("units", 0)) + price.get("nanos", 0) / 1e9)
+    return max((price for price in found if price > 0), default=None)

@@ -11,9 +11,11 @@ import orjson
 
 from commands import SCALETRAIN, TINY
 from scaletrain.emulator.ec2 import EmulatedEC2, Instance
+from scaletrain.emulator.gce import EmulatedGCE
 
 PROJECT = Path(__file__).parents[2]
-ROOT = "s3://scaletrain-scenario/team"
+ROOT, GOOGLE_ROOT = "s3://scaletrain-scenario/team", "gs://scaletrain-scenario/team"
+SOURCES = {"PYTHONPATH": str(PROJECT / "src")}  # what is tested, installed or not
 # What the run left in the bucket, read where the bucket can be reached.
 PROOF = """
 import sys, orjson
@@ -36,8 +38,10 @@ print(orjson.dumps({
 class Account:
     """A user on the laptop of an emulated cloud, in a copy of the project; `extensions` is a folder of its machines."""
 
-    def __init__(self, cloud: EmulatedEC2, folder: Path, extensions: Path) -> None:
-        self.cloud = cloud
+    def __init__(self, cloud: EmulatedEC2 | EmulatedGCE, folder: Path, extensions: Path) -> None:
+        self.cloud: Any = cloud
+        self.provider = "aws" if isinstance(cloud, EmulatedEC2) else "gcp"
+        self.root = ROOT if self.provider == "aws" else GOOGLE_ROOT
         self._extensions = extensions
         self.folder = folder
         self.project = folder / "project"
@@ -45,16 +49,16 @@ class Account:
             shutil.copytree(PROJECT / name, self.project / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
             shutil.copy(PROJECT / name, self.project)
-        self.file = self.project / "cluster" / "aws.yaml"
+        self.file = self.project / "cluster" / f"{self.provider}.yaml"
         shipped = self.file.read_text()
         assert "idle_timeout_minutes: 5\n" in shipped
         self.file.write_text(shipped.replace("idle_timeout_minutes: 5\n", "idle_timeout_minutes: 0.5\n"))
         self.config = self.project / "tiny.yaml"
-        self.config.write_text(TINY.format(root=ROOT))
+        self.config.write_text(TINY.format(root=self.root))
 
     def run(self, *command: str, exit_code: int = 0, timeout_s: float = 400) -> str:
         """Run a command on the laptop to its end, in the project's folder; returns what it printed."""
-        done = self.cloud.laptop(list(command), cwd=self.project, timeout_s=timeout_s)
+        done = self.cloud.laptop(list(command), cwd=self.project, env=SOURCES, timeout_s=timeout_s)
         assert done.returncode == exit_code, f"{command} ended with {done.returncode}:\n{done.stdout[-6000:]}"
         return done.stdout
 
@@ -62,12 +66,13 @@ class Account:
         return self.run(SCALETRAIN, *arguments, exit_code=exit_code, timeout_s=timeout_s)
 
     def init(self, *more: str) -> str:
-        request = ["--file", str(self.file), "--region", self.cloud.region, "--bucket", ROOT, "--yes"]
-        return self.scaletrain("cluster", "init", "aws", *request, *more)
+        request = ["--file", str(self.file), "--region", self.cloud.region, "--bucket", self.root, "--yes"]
+        return self.scaletrain("cluster", "init", self.provider, *request, *more)
 
     def start(self, *arguments: str, log: str) -> "subprocess.Popen[bytes]":
         """Start a scaletrain command on the laptop; `log` names the file that gets what it prints."""
-        return self.cloud.start_on_laptop([SCALETRAIN, *arguments], output=self.folder / log, cwd=self.project)
+        command, output = [SCALETRAIN, *arguments], self.folder / log
+        return self.cloud.start_on_laptop(command, output=output, env=SOURCES, cwd=self.project)
 
     def submit(self, *command: str, options: Sequence[str] = (), log: str) -> "subprocess.Popen[bytes]":
         """Start to submit a command and to follow it."""
@@ -83,6 +88,9 @@ class Account:
 
     def keys(self, prefix: str = "") -> list[str]:
         """The keys of the bucket's objects."""
+        if self.provider == "gcp":
+            found = self.cloud.google("storage", "objects.list", bucket="scaletrain-scenario", prefix=f"team/{prefix}")
+            return [each["name"] for each in found.get("items", [])]
         listed = self.cloud.aws("s3", "list_objects_v2", Bucket="scaletrain-scenario", Prefix=f"team/{prefix}")
         return [each["Key"] for each in listed.get("Contents", [])]
 
@@ -96,5 +104,5 @@ class Account:
         return (self.folder / log).read_text()
 
     def proof(self) -> Any:
-        told = self.run(sys.executable, "-c", PROOF, ROOT, "tiny")
+        told = self.run(sys.executable, "-c", PROOF, self.root, "tiny")
         return orjson.loads(told.strip().splitlines()[-1])

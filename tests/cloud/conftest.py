@@ -11,6 +11,7 @@ import pytest
 from account import Account
 
 from scaletrain.emulator.ec2 import EmulatedEC2
+from scaletrain.emulator.gce import EmulatedGCE
 from scaletrain.emulator.requirements import missing_requirements
 
 _BUILD = "import os; from scaletrain.train.extensions import build_extensions; build_extensions(); "
@@ -39,4 +40,12 @@ def extensions() -> Iterator[Path]:
 @pytest.fixture
 def account(tmp_path: Path, extensions: Path) -> Iterator[Account]:
     with EmulatedEC2(tmp_path / "cloud") as cloud:
+        yield Account(cloud, tmp_path, extensions)
+
+
+@pytest.fixture
+def google_account(tmp_path: Path, extensions: Path) -> Iterator[Account]:
+    if problems := missing_requirements("gcp"):
+        pytest.skip(f"no cloud can be emulated here: {'; '.join(problems)}")
+    with EmulatedGCE(tmp_path / "cloud") as cloud:
         yield Account(cloud, tmp_path, extensions)

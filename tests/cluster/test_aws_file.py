@@ -67,15 +67,3 @@ def test_a_bucket_that_is_none_is_found() -> None:
     assert list(aws_file_problems(wrong)) == [
         "metadata.bucket: got gs://b; give an S3 URL, as s3://my-bucket/scaletrain"
     ]
-
-
-def test_gpu_types_that_a_run_could_mix_are_found() -> None:
-    """The slowest GPU would set the pace; a type that is switched off does not count."""
-    wrong = tree()
-    types = wrong["available_node_types"]
-    types["gpu"]["resources"] = {"GPU": 1}
-    types["other"] = {"node_config": types["gpu"]["node_config"], "resources": {"GPU": 1}}
-    (problem,) = aws_file_problems(wrong)
-    assert "gpu and other have no group_... resource, so a run could mix their GPUs" in problem
-    types["other"]["max_workers"] = 0
-    assert list(aws_file_problems(wrong)) == []

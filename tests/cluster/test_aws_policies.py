@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from scaletrain.cluster.aws_policies import Scope, head_policy, worker_policy
-from scaletrain.emulator.permissions import Request, is_allowed
+from scaletrain.emulator.aws_permissions import Request, is_allowed
 
 SCOPE = Scope("aws", "us-east-1", "123456789012", "mine", "my-bucket", "root")
 OWN = "arn:aws:ec2:us-east-1:123456789012"

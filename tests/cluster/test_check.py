@@ -8,10 +8,10 @@ import boto3
 import pytest
 
 from cluster_projects import IMAGE, OFFICE, REGION, ClusterProject, make_project, use_known_image
-from scaletrain.cluster.aws_plan import carry_out
+from scaletrain.cluster.aws_init import AwsRequest, plan_aws
 from scaletrain.cluster.check import check_cluster, run_problems
 from scaletrain.cluster.cluster_file import load_cluster_file
-from scaletrain.cluster.init import AwsRequest, plan_aws
+from scaletrain.cluster.plan import carry_out
 from scaletrain.config_file import parse_config
 
 RUN = """
@@ -48,7 +48,7 @@ def test_prices_that_aws_does_not_tell_are_unknown(project: ClusterProject) -> N
     """The emulated AWS has no price list: no number is invented."""
     found = check_cluster(project.file)
     assert found.cost is not None and found.cost.at_least is None
-    assert "unknown: AWS gave no price for m7i.xlarge (on-demand)" in dict(found.facts)["an hour"]
+    assert "unknown: no price was to be had for m7i.xlarge (on-demand)" in dict(found.facts)["an hour"]
     assert found.record()["usd_per_hour_at_least"] is None
 
 

@@ -9,7 +9,7 @@ from scaletrain.cluster.cluster_file import from_tree, load_cluster_file, read_t
 from scaletrain.errors import ConfigError
 
 
-@pytest.mark.parametrize("kind", ["aws", "local"])
+@pytest.mark.parametrize("kind", ["aws", "gcp", "local"])
 def test_an_unfilled_file_says_what_to_run(kind: str) -> None:
     """Nobody has to know which lines are to be filled."""
     with pytest.raises(ConfigError, match=rf"not filled yet; run: scaletrain cluster init {kind} --file .*{kind}.yaml"):

@@ -1,63 +1,10 @@
-"""image: a prepared image holds no secret, is made of a worker that Ray no longer counts on, and says how to use it."""
+"""image: what is wiped before a machine becomes an image."""
 
 import subprocess
 import uuid
 from pathlib import Path
 
-import boto3
-import pytest
-
-from cluster_projects import IMAGE, REGION, make_project
-from scaletrain.cluster.aws_account import connect
-from scaletrain.cluster.cluster_file import ClusterFile, from_tree, read_tree
-from scaletrain.cluster.image import WIPE, bake_image
-from scaletrain.errors import ClusterError, ConfigError
-
-
-@pytest.fixture
-def file(s3_server: str, tmp_path: Path) -> ClusterFile:
-    project = make_project(tmp_path)
-    return from_tree(project.file, read_tree(project.file)[0])
-
-
-def start_worker(file: ClusterFile, status: str) -> str:
-    tags = {"ray-cluster-name": file.name, "ray-user-node-type": "gpu_spot", "ray-node-status": status}
-    spec = [{"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}]
-    answer = boto3.client("ec2", region_name=REGION).run_instances(
-        ImageId=IMAGE, MinCount=1, MaxCount=1, InstanceType="g6.xlarge", TagSpecifications=spec
-    )
-    return str(answer["Instances"][0]["InstanceId"])
-
-
-def test_an_image_is_made_of_a_machine_that_was_wiped_out_of_the_clusters_sight(file: ClusterFile) -> None:
-    """First it leaves the cluster, then it is wiped, then imaged, then it goes."""
-    machine = start_worker(file, "up-to-date")
-    ec2 = boto3.client("ec2", region_name=REGION)
-    seen: list[str] = []
-
-    def wipe(_: ClusterFile, address: str) -> None:
-        found = ec2.describe_instances(InstanceIds=[machine])["Reservations"][0]["Instances"][0]
-        seen.extend(tag["Value"] for tag in found["Tags"] if tag["Key"] == "ray-cluster-name")
-
-    baked = bake_image(connect(REGION), file, "gpu_spot", tell=lambda line: None, wipe=wipe)
-    (image,) = ec2.describe_images(ImageIds=[baked.image_id])["Images"]
-    assert {"Key": "scaletrain:cluster", "Value": file.name} in image["Tags"]
-    state = ec2.describe_instances(InstanceIds=[machine])["Reservations"][0]["Instances"][0]["State"]["Name"]
-    assert (seen, state) == ([f"{file.name}-image"], "terminated")
-    assert f"ImageId: {baked.image_id}" in baked.advice(file)
-
-
-def test_a_machine_that_is_not_set_up_is_none_to_copy(file: ClusterFile) -> None:
-    """The message says how to get one."""
-    start_worker(file, "setting-up")
-    with pytest.raises(ClusterError, match="set min_workers: 1 for it, run `ray up"):
-        bake_image(connect(REGION), file, "gpu_spot", tell=lambda line: None)
-
-
-def test_a_type_that_is_none_is_named(file: ClusterFile) -> None:
-    """The head is none to choose."""
-    with pytest.raises(ConfigError, match="--node-type: got head; workers are cpu, gpu_spot, gpu_ondemand"):
-        bake_image(connect(REGION), file, "head", tell=lambda line: None)
+from scaletrain.cluster.image import WIPE
 
 
 def test_wiping_leaves_the_installation_and_no_secret(tmp_path: Path) -> None:
@@ -66,6 +13,7 @@ def test_wiping_leaves_the_installation_and_no_secret(tmp_path: Path) -> None:
     secret = [
         *("home/ubuntu/.ray/auth_token", "home/ubuntu/.ssh/authorized_keys", "home/ubuntu/.ssh/id_ed25519"),
         *("home/ubuntu/ray_bootstrap_key.pem", "home/ubuntu/ray_bootstrap_config.yaml", "home/ubuntu/.aws/credentials"),
+        *("home/ubuntu/.config/gcloud/application_default_credentials.json",),
         *("root/.bash_history", "root/.netrc", "etc/ssh/ssh_host_ed25519_key"),
         *("tmp/ray/session/logs/x", "var/log/cloud-init.log"),
     ]

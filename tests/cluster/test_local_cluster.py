@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cluster_projects import ROOT, make_project
-from scaletrain.cluster.aws_plan import carry_out
 from scaletrain.cluster.init import plan_local
+from scaletrain.cluster.plan import carry_out
 from scaletrain.emulator.ec2 import EmulatedEC2
 from scaletrain.emulator.requirements import check_requirements
 from scaletrain.errors import ClusterError

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from cluster_projects import make_project
-from scaletrain.cluster.problems import address_problems, file_problems, path_problems, secret_problems
+from scaletrain.cluster.problems import (
+    address_problems,
+    file_problems,
+    group_problems,
+    path_problems,
+    secret_problems,
+)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +24,7 @@ from scaletrain.cluster.problems import address_problems, file_problems, path_pr
         ("  - export RAY_AUTH_TOKEN=0123456789", "a secret in a command"),
         ("x: " + "0123456789abcdef" * 4, "a token"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----", "a private key"),
+        ("private_key_id: 0f0f0f0f", "a key of a Google service account"),
     ],
 )
 def test_what_looks_like_a_secret_is_found_and_not_shown(tmp_path: Path, line: str, kind: str) -> None:
@@ -39,7 +46,7 @@ def test_what_is_no_secret_passes(tmp_path: Path, line: str) -> None:
     assert list(secret_problems(path)) == []
 
 
-@pytest.mark.parametrize("kind", ["aws", "local"])
+@pytest.mark.parametrize("kind", ["aws", "gcp", "local"])
 def test_the_shipped_files_have_no_problem_but_being_unfilled(tmp_path: Path, kind: str) -> None:
     """They are the example that every remedy points at."""
     _, problems = file_problems(make_project(tmp_path, kind=kind).file)
@@ -92,3 +99,12 @@ def test_a_missing_mount_is_found_before_the_head_starts(tmp_path: Path) -> None
     tree = {"file_mounts": {"~/a": str(tmp_path / "none"), "~/b": str(tmp_path)}, "auth": {"ssh_private_key": "/no"}}
     found = list(path_problems(tree))
     assert len(found) == 3 and "there is no" in found[0] and ".venv" in found[1] and "auth.ssh_private_key" in found[2]
+
+
+def test_gpu_types_that_a_run_could_mix_are_found() -> None:
+    """The slowest GPU would set the pace; a type that is switched off does not count."""
+    types = {"gpu": {"resources": {"GPU": 1}}, "other": {"resources": {"GPU": 1}}}
+    (problem,) = group_problems({"available_node_types": types})
+    assert "gpu and other have no group_... resource, so a run could mix their GPUs" in problem
+    types["other"]["max_workers"] = 0  # type: ignore[assignment]
+    assert list(group_problems({"available_node_types": types})) == []

@@ -16,6 +16,10 @@ from scaletrain.errors import ConfigError
 PROJECT = Path(__file__).parents[2]
 MISSING = missing_requirements()
 rehearsed = pytest.mark.skipif(bool(MISSING), reason=f"no cloud can be emulated here: {'; '.join(MISSING)}")
+MISSING_FOR_GOOGLE = missing_requirements("gcp")
+rehearsed_on_google = pytest.mark.skipif(
+    bool(MISSING_FOR_GOOGLE), reason=f"no cloud can be emulated here: {'; '.join(MISSING_FOR_GOOGLE)}"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -26,27 +30,49 @@ def logs_of_failed_ones_go_with_the_test(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 @pytest.fixture
 def shipped(tmp_path: Path) -> Path:
-    """The shipped file, filled as `scaletrain cluster init` fills it."""
-    key, token = tmp_path / "ssh_key", tmp_path / "auth_token"
+    """The shipped file for AWS, filled as `scaletrain cluster init` fills it."""
+    return filled(
+        tmp_path,
+        "aws",
+        bucket="s3://rehearsed/scaletrain",
+        region="eu-central-1",
+        key_name="scaletrain",
+        head_profile="scaletrain-eu-central-1-head",
+        worker_profile="scaletrain-eu-central-1-worker",
+        security_group="sg-0123456789abcdef0",
+        subnet="subnet-0123456789abcdef0",
+    )
+
+
+@pytest.fixture
+def shipped_for_google(tmp_path: Path) -> Path:
+    """The shipped file for Google Cloud, filled likewise."""
+    return filled(
+        tmp_path,
+        "gcp",
+        bucket="gs://rehearsed/scaletrain",
+        project_id="rehearsed-project",
+        region="europe-west4",
+        zone="europe-west4-a",
+        disk_types="zones/europe-west4-a/diskTypes",
+        head_account="scaletrain-head@rehearsed-project.iam.gserviceaccount.com",
+        worker_account="scaletrain-worker@rehearsed-project.iam.gserviceaccount.com",
+        subnet="projects/rehearsed-project/regions/europe-west4/subnetworks/default",
+        ssh_keys="",
+    )
+
+
+def filled(folder: Path, kind: str, **given: str) -> Path:
+    key, token = folder / "ssh_key", folder / "auth_token"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     token.write_text("0123456789abcdef" * 4)
-    text = (PROJECT / "cluster/aws.yaml").read_text()
-    given = {
-        "bucket": "s3://rehearsed/scaletrain",
-        "region": "eu-central-1",
-        "ssh_key": str(key),
-        "key_name": "scaletrain",
-        "head_profile": "scaletrain-eu-central-1-head",
-        "worker_profile": "scaletrain-eu-central-1-worker",
-        "security_group": "sg-0123456789abcdef0",
-        "subnet": "subnet-0123456789abcdef0",
-        "cluster": "scaletrain",
-        "token": str(token),
-        "project": str(PROJECT),
-    }
+    text = (PROJECT / f"cluster/{kind}.yaml").read_text()
+    given |= {"ssh_key": str(key), "token": str(token), "cluster": "scaletrain", "project": str(PROJECT)}
+    if "ssh_keys" in given:
+        given["ssh_keys"] = f"ubuntu:{Path(f'{key}.pub').read_text().strip()}"
     wanted = {name.partition("/")[0] for name in places.find_places(text)}
-    path = tmp_path / "aws.yaml"
-    path.write_text(places.fill_places(text, {name: given[name] for name in wanted}, source="aws.yaml"))
+    path = folder / f"{kind}.yaml"
+    path.write_text(places.fill_places(text, {name: given[name] for name in wanted}, source=path.name))
     return path
 
 
@@ -132,16 +158,32 @@ def test_an_unfilled_file_is_refused() -> None:
         rehearse(PROJECT / "cluster/aws.yaml")
 
 
-def test_clouds_that_are_not_emulated_are_refused(tmp_path: Path) -> None:
-    """GCP is not yet."""
-    path = tmp_path / "gcp.yaml"
-    path.write_text(
-        "cluster_name: c\nmax_workers: 1\nprovider: {type: gcp, region: us-west1, availability_zone: us-west1-a, "
-        "project_id: p}\nauth: {ssh_user: ubuntu}\nhead_node_type: head\navailable_node_types:\n"
-        "  head: {resources: {CPU: 2}, node_config: {machineType: n1-standard-2}}\n"
-    )
-    with pytest.raises(ConfigError, match=r"provider\.type=gcp is not emulated yet"):
+def test_machines_of_ones_own_are_not_rehearsed(tmp_path: Path) -> None:
+    """They are there, and cost nothing."""
+    path = tmp_path / "local.yaml"
+    path.write_text("cluster_name: c\nprovider: {type: local, head_ip: a, worker_ips: [b]}\nauth: {ssh_user: me}\n")
+    with pytest.raises(ConfigError, match=r"provider\.type=local is not emulated, aws and gcp are"):
         rehearse(path)
+
+
+@rehearsed_on_google
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_shipped_file_for_google_passes_unchanged(shipped_for_google: Path) -> None:
+    """Up, a spot worker for a job, the bucket written from it, no port for strangers, down, nothing left."""
+    found = rehearse(shipped_for_google)
+    assert found.passed, found.record()
+    assert found.changes == ()
+    assert "bucket rehearsed is in europe-west4" in found.assumed
+
+
+@rehearsed_on_google
+def test_an_unknown_machine_type_is_told_before_anything_starts(shipped_for_google: Path) -> None:
+    """For every node type that may run, in seconds."""
+    change(shipped_for_google, r"machineType: g2-standard-8", "machineType: g2-huge")
+    found = rehearse(shipped_for_google)
+    assert failed(found).name == "account"
+    assert "europe-west4-a has no such machine type: gpu_spot (g2-huge)" in failed(found).found
 
 
 LOG = """\
@@ -168,6 +210,11 @@ Shared connection to 54.214.190.221 closed.
             "An error occurred (InvalidGroup.NotFound) when calling the RunInstances operation: no group",
             "AWS refuses RunInstances (InvalidGroup.NotFound): no group",
             "InvalidGroup.NotFound",
+        ),
+        (
+            "<HttpError 403 when requesting https://x returned \"Required 'compute.instances.create' permission for\">",
+            "the right compute.instances.create is missing; `scaletrain cluster init gcp`",
+            "HttpError 403",
         ),
         ("", "the launcher gave up", "it printed nothing"),
     ],

@@ -15,7 +15,7 @@ def shipped(kind: str) -> dict[str, Any]:
     return tree
 
 
-@pytest.mark.parametrize("kind", ["aws", "local"])
+@pytest.mark.parametrize("kind", ["aws", "gcp", "local"])
 def test_the_token_is_asked_for_everywhere_and_stands_nowhere(kind: str) -> None:
     """It comes by a file, made on the user's machine."""
     tree = shipped(kind)
@@ -25,13 +25,13 @@ def test_the_token_is_asked_for_everywhere_and_stands_nowhere(kind: str) -> None
     assert not re.search(r"RAY_AUTH_TOKEN\b|[0-9a-f]{32}", (ROOT / f"cluster/{kind}.yaml").read_text())
 
 
-@pytest.mark.parametrize("kind", ["aws", "local"])
+@pytest.mark.parametrize("kind", ["aws", "gcp", "local"])
 def test_the_dashboard_stays_on_loopback(kind: str) -> None:
     """It is reached through the tunnel."""
     assert "--dashboard-host=127.0.0.1" in " ".join(shipped(kind)["head_start_ray_commands"])
 
 
-@pytest.mark.parametrize("kind", ["aws", "local"])
+@pytest.mark.parametrize("kind", ["aws", "gcp", "local"])
 def test_starting_twice_does_not_end_what_runs(kind: str) -> None:
     """`ray up` on a running cluster must not cost a training run."""
     tree = shipped(kind)
@@ -39,12 +39,14 @@ def test_starting_twice_does_not_end_what_runs(kind: str) -> None:
         for command in tree[name]:
             assert command.index("pgrep") < command.index("ray start")
     assert "ray stop" not in " ".join(shipped("local")["head_start_ray_commands"])
+    assert "ray stop" not in " ".join(shipped("gcp")["worker_start_ray_commands"])
 
 
-def test_only_what_an_installation_needs_is_copied() -> None:
+@pytest.mark.parametrize("kind", ["aws", "gcp"])
+def test_only_what_an_installation_needs_is_copied(kind: str) -> None:
     """Ray reads every file below a mount at each `ray up`."""
-    assert not any(value.endswith("project") for value in find_places((ROOT / "cluster/aws.yaml").read_text()))
-    assert "~/scaletrain/src" in shipped("aws")["file_mounts"]
+    assert not any(value.endswith("project") for value in find_places((ROOT / f"cluster/{kind}.yaml").read_text()))
+    assert "~/scaletrain/src" in shipped(kind)["file_mounts"]
 
 
 def test_every_machine_on_aws_is_locked_alike() -> None:
@@ -65,27 +67,53 @@ def test_every_machine_on_aws_is_locked_alike() -> None:
     assert "security_group" not in tree["provider"]
 
 
-def test_the_head_takes_no_work_and_is_never_lost_to_spot() -> None:
+def test_every_machine_on_google_is_locked_alike() -> None:
+    """Accounts, doors, keys and labels: no type is forgotten; what Google takes back on spot is deleted."""
+    for name, kind in shipped("gcp")["available_node_types"].items():
+        config = kind["node_config"]
+        keys = {each["key"]: each["value"] for each in config["metadata"]["items"]}
+        assert (keys["block-project-ssh-keys"], keys["enable-oslogin"]) == ("TRUE", "FALSE")
+        assert config["serviceAccounts"] and config["tags"]["items"] and "scaletrain-cluster" in config["labels"]
+        assert config["networkInterfaces"][0]["nicType"] == "GVNIC"
+        assert config["shieldedInstanceConfig"]["enableVtpm"]
+        assert config["shieldedInstanceConfig"]["enableSecureBoot"] is not name.startswith("gpu_")
+        (disk,) = config["disks"]
+        assert disk["autoDelete"] and "/images/family/" in disk["initializeParams"]["sourceImage"]
+        assert disk["initializeParams"]["labels"] == config["labels"]
+        scheduling = config.get("scheduling", {})
+        assert ("provisioningModel" in scheduling) == ("instanceTerminationAction" in scheduling)
+
+
+def test_on_google_there_are_far_more_places_for_set_up_than_workers() -> None:
+    """Ray's vain retries hold one each, and a new machine would wait for them."""
+    tree = shipped("gcp")
+    assert tree["max_workers"] >= 2 * sum(kind["max_workers"] for kind in tree["available_node_types"].values())
+
+
+@pytest.mark.parametrize("kind", ["aws", "gcp"])
+def test_the_head_takes_no_work_and_is_never_lost_to_spot(kind: str) -> None:
     """Without it the cluster is gone."""
-    head = shipped("aws")["available_node_types"]["head"]
+    head = shipped(kind)["available_node_types"]["head"]
     assert head["resources"] == {"CPU": 0, "GPU": 0}
-    assert "InstanceMarketOptions" not in head["node_config"]
+    assert not {"InstanceMarketOptions", "scheduling"} & set(head["node_config"])
 
 
-def test_a_training_group_is_of_one_type() -> None:
-    """Each GPU type has a resource of its own, as often as it has GPUs; the dearer one comes last, switched off."""
-    types = {name: kind for name, kind in shipped("aws")["available_node_types"].items() if name.startswith("gpu_")}
+@pytest.mark.parametrize(("kind", "names"), [("aws", ["spot", "ondemand"]), ("gcp", ["spot", "a100", "ondemand"])])
+def test_a_training_group_is_of_one_type(kind: str, names: list[str]) -> None:
+    """Each GPU type has a resource of its own, as often as it has GPUs; the dearer ones come later, switched off."""
+    types = {name: each for name, each in shipped(kind)["available_node_types"].items() if name.startswith("gpu_")}
     groups = [
-        {key: count for key, count in kind["resources"].items() if key.startswith("group_")} for kind in types.values()
+        {key: count for key, count in each["resources"].items() if key.startswith("group_")} for each in types.values()
     ]
-    assert groups == [{"group_spot": 1}, {"group_ondemand": 1}]
-    assert [kind["max_workers"] > 0 for kind in types.values()] == [True, False]
+    assert groups == [{f"group_{name}": 1} for name in names]
+    assert [each["max_workers"] > 0 for each in types.values()] == [True] + [False] * (len(names) - 1)
 
 
-def test_head_and_workers_judge_each_other_by_the_same_times() -> None:
+@pytest.mark.parametrize("kind", ["aws", "gcp"])
+def test_head_and_workers_judge_each_other_by_the_same_times(kind: str) -> None:
     """A setting on one side only would do half of it."""
     head, worker = (
-        set(re.findall(r"RAY_[a-z]\w+=\d+", shipped("aws")[f"{who}_start_ray_commands"][0]))
+        set(re.findall(r"RAY_[a-z]\w+=\d+", shipped(kind)[f"{who}_start_ray_commands"][0]))
         for who in ("head", "worker")
     )
     assert head == worker and len(head) == 10

@@ -74,6 +74,12 @@ def test_every_problem_is_listed_before_anything_is_sent(cluster: ClusterFile, r
         assert part in found
 
 
+def test_a_secret_of_another_cloud_is_refused(cluster: ClusterFile, run_file: str) -> None:
+    """The head could not read it, minutes later."""
+    with pytest.raises(ConfigError, match="the head is on aws; write NAME=ssm:PARAMETER"):
+        check_submission(cluster, _parse(["train", run_file]), secret_references=["HF_TOKEN=gcp:scaletrain-hf"])
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [

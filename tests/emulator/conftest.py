@@ -1,11 +1,13 @@
-"""One emulated EC2 for the tests of a session that only launch machines of their own in it."""
+"""One emulated EC2, and one Google Cloud, for the tests of a session that only launch machines of their own there."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from google_client import GoogleApis, google_process
 
 from scaletrain.emulator.ec2 import EmulatedEC2
+from scaletrain.emulator.gce import EmulatedGCE
 from scaletrain.emulator.requirements import missing_requirements
 
 
@@ -23,3 +25,26 @@ def folder(tmp_path: Path) -> Path:
     if problems := missing_requirements():
         pytest.skip(f"no cloud can be emulated here: {'; '.join(problems)}")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def gce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedGCE]:
+    if problems := missing_requirements("gcp"):
+        pytest.skip(f"no cloud can be emulated here: {'; '.join(problems)}")
+    with EmulatedGCE(tmp_path_factory.mktemp("gce")) as emulated:
+        yield emulated
+
+
+@pytest.fixture
+def gce_folder(tmp_path: Path) -> Path:
+    """A folder for a Google Cloud of the test's own."""
+    if problems := missing_requirements("gcp"):
+        pytest.skip(f"no cloud can be emulated here: {'; '.join(problems)}")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoogleApis]:
+    """Google's APIs without machines, which need no root."""
+    with google_process(tmp_path_factory.mktemp("google")) as apis:
+        yield apis

@@ -22,7 +22,7 @@ def test_the_filter_is_replaced_in_one_step() -> None:
     """The table is made if need be, deleted and made anew within one program."""
     lines = filter_text([], [], services=("169.254.169.254",)).splitlines()
     assert lines[:3] == [
-        "table inet security_groups",
-        "delete table inet security_groups",
-        "table inet security_groups {",
+        "table inet cloud_firewall",
+        "delete table inet cloud_firewall",
+        "table inet cloud_firewall {",
     ]

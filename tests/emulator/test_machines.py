@@ -116,8 +116,8 @@ def test_killing_its_one_process_ends_a_cloud(folder: Path) -> None:
     """Machines do not outlive whoever emulates them."""
     with EmulatedEC2(folder) as cloud:
         launch(cloud)
-        cloud._process.kill()
-        cloud._process.wait()
+        cloud._stage.process.kill()
+        cloud._stage.process.wait()
         wait_for(lambda: not [each for each in _processes() if str(folder) in each], "no process is left")
 
 

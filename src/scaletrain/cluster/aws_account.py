@@ -34,6 +34,11 @@ class Account:
     partition: str
     _clients: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def described(self) -> str:
+        """Whose account this is, as a user reads it."""
+        return f"AWS account {self.account_id} in {self.region}, as {self.identity}"
+
     def client(self, service: str, *, region: str | None = None, attempts: int = 4) -> Any:
         """Return the one client of a service, which gives up on a dead network within seconds."""
         from botocore.config import Config
@@ -59,6 +64,16 @@ def connect(region: str) -> Account:
         options = Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=10, read_timeout=30)
         found = session.client("sts", region_name=region, config=options).get_caller_identity()
     return Account(session, region, found["Account"], found["Arn"], found["Arn"].split(":")[1])
+
+
+def own_region() -> str:
+    """Return the region of the caller's profile."""
+    import boto3
+
+    region = boto3.Session().region_name
+    if region is None:
+        raise ConfigError("no region; give --region us-east-1 or set AWS_DEFAULT_REGION")
+    return str(region)
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from typing import Any
 
 from scaletrain.cluster.aws_account import TAG, Account, aws_errors, error_code, has_tag, tags_of
-from scaletrain.cluster.aws_plan import Step, Wanted
+from scaletrain.cluster.aws_plan import Wanted
+from scaletrain.cluster.plan import Step
 from scaletrain.errors import ConfigError
 
 _PRIVATE = {

@@ -23,7 +23,6 @@ def aws_file_problems(tree: Mapping[str, Any]) -> Iterator[str]:
         yield "metadata.bucket: missing; give the storage root, as s3://my-bucket/scaletrain"
     elif not bucket.startswith((UNFILLED, "s3://")):
         yield f"metadata.bucket: got {bucket}; give an S3 URL, as s3://my-bucket/scaletrain"
-    yield from _group_problems(tree)
     head = tree["head_node_type"]
     for name, kind in tree["available_node_types"].items():
         place = f"available_node_types.{name}.node_config"
@@ -36,23 +35,6 @@ def aws_file_problems(tree: Mapping[str, Any]) -> Iterator[str]:
             yield f"{place}: InstanceType is missing; name one, as g6.xlarge"
         if "ImageId" not in config:
             yield f"{place}: ImageId is missing, so Ray would take an image of 2023; name one as in cluster/aws.yaml"
-
-
-def _group_problems(tree: Mapping[str, Any]) -> Iterator[str]:
-    """A run takes its workers from machines that share a `group_...`: two GPU types must not share one, or none."""
-    types: dict[str, list[str]] = {}
-    for name, kind in tree["available_node_types"].items():
-        resources = kind.get("resources") or {}
-        if resources.get("GPU") and kind.get("max_workers", 1) > 0:
-            group = next((key for key in resources if key.startswith("group_")), "")
-            types.setdefault(group, []).append(name)
-    for group, names in types.items():
-        if len(names) > 1:
-            shared = f"share {group}" if group else "have no group_... resource"
-            yield (
-                f"available_node_types: {' and '.join(names)} {shared}, so a run could mix their GPUs; give each one "
-                "of its own, as resources: {GPU: 1, group_mine: 1}"
-            )
 
 
 def _request_problems(config: Mapping[str, Any], place: str) -> Iterator[str]:

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from scaletrain.cluster.aws_account import Account, aws_errors, error_code, has_tag, tags_of
-from scaletrain.cluster.aws_plan import Found, Step, Wanted
+from scaletrain.cluster.aws_plan import Found, Wanted
+from scaletrain.cluster.plan import Step
 from scaletrain.errors import ConfigError
 
 _SSH = "scaletrain: SSH"  # marks the rules that are ours; rules that the user added stay

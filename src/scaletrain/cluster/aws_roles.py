@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from scaletrain.cluster.aws_account import TAG, Account, aws_errors, error_code, has_tag, tags_of
-from scaletrain.cluster.aws_plan import Found, Step, Wanted
+from scaletrain.cluster.aws_plan import Found, Wanted
 from scaletrain.cluster.aws_policies import Scope, head_policy, trust_policy, worker_policy
+from scaletrain.cluster.plan import Step
 from scaletrain.errors import ConfigError
 
 _POLICY_NAME = "scaletrain"

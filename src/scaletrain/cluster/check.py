@@ -1,25 +1,15 @@
 """`scaletrain cluster check`: everything that can be known of a cluster file before a machine is started."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaletrain.cluster.aws_account import Account, connect
-from scaletrain.cluster.aws_machines import InstanceFacts, find_instance_types, image_problems, quota_problems
-from scaletrain.cluster.aws_rights import (
-    bucket_problems,
-    door_problems,
-    right_problems,
-    subnet_problems,
-    subnet_zone,
-)
 from scaletrain.cluster.cluster_file import UNFILLED, ClusterFile, from_tree
 from scaletrain.cluster.problems import file_problems
 from scaletrain.cluster.schema import schema_problems
 from scaletrain.config import Config, WorkerRange
-from scaletrain.errors import ScaletrainError
-from scaletrain.prices import PRICE_LIST_REGION, HourlyCost, Machines, hourly_cost, price_per_hour
+from scaletrain.prices import HourlyCost
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,10 +56,16 @@ def check_cluster(path: Path, config: Config | None = None) -> ClusterCheck:
         problems += run_problems(file, config)
     facts = _file_facts(file)
     cost = None
-    if file.provider == "aws" and not str(file.region or UNFILLED).startswith(UNFILLED):
-        cost = _check_aws(file, problems, facts)
-    elif file.provider != "aws":
+    if str(file.region or UNFILLED).startswith(UNFILLED):
         facts.append(("account", f"not looked at: {file.provider}"))
+    elif file.provider == "aws":
+        from scaletrain.cluster.aws_check import check_aws
+
+        cost = check_aws(file, problems, facts)
+    elif file.provider == "gcp":
+        from scaletrain.cluster.gcp_check import check_gcp
+
+        cost = check_gcp(file, problems, facts)
     return ClusterCheck(str(path), tuple(dict.fromkeys(problems)), tuple(facts), cost)
 
 
@@ -105,69 +101,6 @@ def _workers_on(resources: Any, gpus: int, cpus: float) -> int:
     if gpus:
         counts.append(int(resources.get("GPU", 0) // gpus))
     return min(counts)
-
-
-def _check_aws(file: ClusterFile, problems: list[str], facts: list[tuple[str, str]]) -> HourlyCost | None:
-    try:
-        account = connect(str(file.region))
-    except ScaletrainError as error:
-        problems.append(str(error))
-        return None
-    facts.insert(0, ("account", f"{account.account_id} in {account.region}, as {account.identity}"))
-    kinds: dict[str, InstanceFacts] = {}
-    quotas_unknown: list[str] = []
-
-    def types() -> Iterable[str]:
-        found, wrong = find_instance_types(account, file)
-        kinds.update(found)
-        return wrong
-
-    def quotas() -> Iterable[str]:
-        wrong, unknown = quota_problems(account, file, kinds)
-        quotas_unknown.extend(unknown)
-        return wrong
-
-    questions: list[Callable[[], Iterable[str]]] = [
-        types,
-        lambda: image_problems(account, file),
-        quotas,
-        lambda: subnet_problems(account, file),
-        lambda: door_problems(account, file),
-        lambda: bucket_problems(account, file),
-        lambda: right_problems(account, file),
-    ]
-    for question in questions:
-        try:
-            problems.extend(question())
-        except ScaletrainError as error:  # one question that may not be asked does not hide the answers to the others
-            problems.append(str(error))
-    facts.append(("quotas", f"could not be told: {', '.join(quotas_unknown)}" if quotas_unknown else "suffice"))
-    if any(problem.startswith("quota:") for problem in problems):
-        facts[-1] = ("quotas", "do not suffice")
-    try:
-        cost = _cost(account, file)
-    except ScaletrainError as error:
-        problems.append(str(error))
-        return None
-    facts.append(("an hour", cost.display()))
-    return cost
-
-
-def _cost(account: Account, file: ClusterFile) -> HourlyCost:
-    ec2 = account.client("ec2")
-    pricing = account.client("pricing", region=PRICE_LIST_REGION, attempts=1)
-    machines = []
-    for kind in file.node_types:
-        is_head = kind.name == file.head_node_type
-        if kind.instance_type is None or kind.market is None or not (is_head or kind.max_workers):
-            continue
-        zone = subnet_zone(account, kind)
-        price = price_per_hour(
-            kind.instance_type, kind.market, region=account.region, zone=zone, ec2=ec2, pricing=pricing
-        )
-        least, most = (1, 1) if is_head else (kind.min_workers, kind.max_workers)
-        machines.append(Machines(kind.instance_type, kind.market, least, most, price, workers=not is_head))
-    return hourly_cost(machines, max_workers=file.max_workers)
 
 
 def _file_facts(file: ClusterFile) -> list[tuple[str, str]]:

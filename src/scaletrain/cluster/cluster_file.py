@@ -111,7 +111,7 @@ def from_tree(path: Path, tree: Mapping[str, Any]) -> ClusterFile:
         name=tree["cluster_name"],
         provider=provider["type"],
         region=provider.get("region"),
-        ssh_user=auth.get("ssh_user", "ubuntu" if provider["type"] == "aws" else "root"),
+        ssh_user=auth.get("ssh_user", "ubuntu" if provider["type"] in ("aws", "gcp") else "root"),
         ssh_private_key=Path(key).expanduser() if key else None,
         bucket_root=bucket.rstrip("/") if isinstance(bucket, str) else None,
         max_workers=int(tree.get("max_workers", most)),

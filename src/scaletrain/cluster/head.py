@@ -15,6 +15,13 @@ from scaletrain.errors import ClusterError
 from scaletrain.storage.errors import service_code
 
 _TOKEN_ON_MACHINES = "~/.ray/auth_token"
+_NO_ANSWER = {
+    "EndpointConnectionError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "TransportError",
+    "ServerNotFoundError",
+}
 
 
 def use_token_of(cluster: ClusterFile) -> None:
@@ -112,9 +119,9 @@ def _errors_of(cluster: ClusterFile) -> Iterator[None]:
         ) from error
     except Exception as error:
         kind = type(error)
-        if not kind.__module__.startswith(("botocore", "google", "googleapiclient")):
+        if not kind.__module__.startswith(("botocore", "google", "googleapiclient", "httplib2")):
             raise
-        if kind.__name__ in ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "TransportError"):
+        if kind.__name__ in _NO_ANSWER:
             raise UnreachableError(f"{cluster.path}: the cloud does not answer ({error}); check the network") from error
         reason = service_code(error) or kind.__name__
         raise ClusterError(

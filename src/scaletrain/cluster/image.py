@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from scaletrain.cluster.aws_account import Account, aws_errors, tags_of
 from scaletrain.cluster.cluster_file import ClusterFile, NodeType
 from scaletrain.errors import ClusterError, ConfigError
+
+Wipe = Callable[[ClusterFile, str], None]  # cleans the machine at an address
 
 # Run on the machine by `bash -s`; ROOT is empty there. What cloud-init made (host keys, the key that opens the
 # machine) it makes anew at the first start from the image.
@@ -22,7 +22,7 @@ ROOT=${ROOT:-}
 command -v ray >/dev/null && ray stop --force >/dev/null 2>&1 || true
 for home in "$ROOT"/root "$ROOT"/home/*; do
   [ -d "$home" ] || continue
-  rm -rf "$home"/.ray "$home"/ray_bootstrap_* "$home"/.aws "$home"/.cache/huggingface
+  rm -rf "$home"/.ray "$home"/ray_bootstrap_* "$home"/.aws "$home"/.config/gcloud "$home"/.cache/huggingface
   rm -f "$home"/.netrc "$home"/.git-credentials
   rm -f "$home"/.*_history "$home"/.ssh/authorized_keys "$home"/.ssh/known_hosts "$home"/.ssh/id_*
 done
@@ -38,11 +38,13 @@ echo wiped
 
 @dataclass(frozen=True)
 class BakedImage:
-    """A prepared image and the node type it was made for."""
+    """A prepared image, the node type it was made for, the line to write and how to remove it."""
 
     image_id: str
     name: str
     node_type: str
+    line: str
+    removal: str
 
     def record(self) -> dict[str, str]:
         """The image for --json."""
@@ -52,52 +54,24 @@ class BakedImage:
         """What to do with it."""
         return (
             f"In {file.path}, for {self.node_type} (and types with the same hardware), write:\n"
-            f"      ImageId: {self.image_id}\n"
-            f"then: ray up {file.path}. Machines that run stay as they are. To remove the image: aws ec2 "
-            f"deregister-image --delete-associated-snapshots --image-id {self.image_id}"
+            f"      {self.line}\n"
+            f"then: ray up {file.path}. Machines that run stay as they are. To remove the image: {self.removal}"
         )
 
 
-def bake_image(
-    account: Account,
-    file: ClusterFile,
-    node_type: str | None,
-    *,
-    tell: Callable[[str], None],
-    wipe: Callable[[ClusterFile, str], None] | None = None,
-) -> BakedImage:
-    """Make an image of a running worker of a type (the first with GPUs by default) and terminate that worker.
+def bake(file: ClusterFile, node_type: str | None, *, tell: Callable[[str], None]) -> BakedImage:
+    """Make an image of a running worker of a type (the first with GPUs by default); that worker is used up."""
+    if file.provider == "aws":
+        from scaletrain.cluster import aws_account, aws_image
 
-    Raises ClusterError where none is set up. `wipe` cleans the machine at an address; over SSH by default.
-    """
-    kind = _choose(file, node_type)
-    ec2 = account.client("ec2")
-    machine = _find_worker(ec2, file, kind)
-    machine_id, address = str(machine["InstanceId"]), machine.get("PublicIpAddress") or machine["PrivateIpAddress"]
-    name = f"{file.name}-{kind.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    tell(f"take {machine_id} out of the cluster")
-    with aws_errors(f"taking {machine_id} out of the cluster"):
-        ec2.create_tags(
-            Resources=[machine_id],
-            Tags=[{"Key": "ray-cluster-name", "Value": f"{file.name}-image"}, {"Key": "Name", "Value": name}],
-        )
-    tell("wipe token, keys and histories")
-    (wipe or wipe_over_ssh)(file, str(address))
-    tell(f"make the image {name}: some minutes")
-    with aws_errors(f"making an image of {machine_id}"):
-        image_id = ec2.create_image(
-            InstanceId=machine_id,
-            Name=name,
-            Description=f"scaletrain: {kind.name} of {file.name}, set up",
-            TagSpecifications=[{"ResourceType": "image", "Tags": tags_of(file.name)}],
-        )["ImageId"]
-        ec2.get_waiter("image_available").wait(ImageIds=[image_id], WaiterConfig={"Delay": 15, "MaxAttempts": 160})
-        disks = ec2.describe_images(ImageIds=[image_id])["Images"][0]["BlockDeviceMappings"]
-        snapshots = [disk["Ebs"]["SnapshotId"] for disk in disks if "SnapshotId" in disk.get("Ebs", {})]
-        if snapshots:
-            ec2.create_tags(Resources=snapshots, Tags=tags_of(file.name))
-        ec2.terminate_instances(InstanceIds=[machine_id])
-    return BakedImage(str(image_id), name, kind.name)
+        account = aws_account.connect(file.region or aws_account.own_region())
+        return aws_image.bake_image(account, file, node_type, tell=tell)
+    if file.provider == "gcp":
+        from scaletrain.cluster import gcp_account, gcp_image
+
+        project = gcp_account.connect(file.raw["provider"].get("project_id"), str(file.region))
+        return gcp_image.bake_image(project, file, node_type, tell=tell)
+    raise ConfigError(f"{file.path}: images are made on AWS and Google Cloud; this file is for {file.provider}")
 
 
 def wipe_over_ssh(file: ClusterFile, address: str) -> None:
@@ -116,9 +90,8 @@ def wipe_over_ssh(file: ClusterFile, address: str) -> None:
         )
 
 
-def _choose(file: ClusterFile, name: str | None) -> NodeType:
-    if file.provider != "aws":
-        raise ConfigError(f"{file.path}: images are made on AWS only, this file is for {file.provider}")
+def choose_type(file: ClusterFile, name: str | None) -> NodeType:
+    """Return the worker type of a name, by default the first with GPUs."""
     if name is None:
         return next((kind for kind in file.workers if kind.gpus), file.workers[0])
     for kind in file.workers:
@@ -127,19 +100,14 @@ def _choose(file: ClusterFile, name: str | None) -> NodeType:
     raise ConfigError(f"--node-type: got {name}; workers are {', '.join(kind.name for kind in file.workers)}")
 
 
-def _find_worker(ec2: Any, file: ClusterFile, kind: NodeType) -> dict[str, Any]:
-    filters = [
-        {"Name": "tag:ray-cluster-name", "Values": [file.name]},
-        {"Name": "tag:ray-user-node-type", "Values": [kind.name]},
-        {"Name": "tag:ray-node-status", "Values": ["up-to-date"]},
-        {"Name": "instance-state-name", "Values": ["running"]},
-    ]
-    with aws_errors("looking for a machine that is set up"):
-        found = ec2.describe_instances(Filters=filters)["Reservations"]
-    if not found:
-        raise ClusterError(
-            f"no {kind.name} of {file.name} runs and is set up; set min_workers: 1 for it, run `ray up {file.path}`, "
-            f"wait until `ray exec {file.path} 'ray status'` shows it, and try again"
-        )
-    machine: dict[str, Any] = found[0]["Instances"][0]
-    return machine
+def image_name(file: ClusterFile, kind: NodeType) -> str:
+    """Return a name for an image that is made now, in the letters that every cloud takes."""
+    return f"{file.name}-{kind.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}".replace("_", "-").lower()
+
+
+def none_is_set_up(file: ClusterFile, kind: NodeType) -> ClusterError:
+    """The error where no machine of a type is set up."""
+    return ClusterError(
+        f"no {kind.name} of {file.name} runs and is set up; set min_workers: 1 for it, run `ray up {file.path}`, wait "
+        f"until `ray exec {file.path} 'ray status'` shows it, and try again"
+    )

@@ -1,23 +1,31 @@
 """What can be said against a cluster file without asking anybody: mistakes, secrets in it, and doors left open."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scaletrain.cluster.auth_token import token_problem
 from scaletrain.cluster.aws_file import aws_file_problems
 from scaletrain.cluster.cluster_file import UNFILLED, read_tree, unfilled_places, unfilled_problem
+from scaletrain.cluster.gcp_file import gcp_file_problems
 from scaletrain.cluster.schema import schema_problems
 from scaletrain.cluster.secrecy import SECRETS
+from scaletrain.errors import ScaletrainError
 
 _TOKEN_PLACE = "~/.ray/auth_token"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 # Besides what is a secret anywhere: in a cluster file there is no other reason for such a text.
 _SECRETS = SECRETS | {
     "an AWS secret key": re.compile(r"(?i)secret\w*[\"']?\s*[:=]\s*[\"']?[A-Za-z0-9/+]{40}\b"),
+    "a key of a Google service account": re.compile(r"\bprivate_key(?:_id)?[\"']?\s*[:=]"),
     "a token": re.compile(r"(?<!sha256:)\b[0-9a-f]{64}\b"),
     "a secret in a command": re.compile(r"\b\w*(?:TOKEN|SECRET|PASSWORD|API_?KEY)\w*=[\"']?(?![$~/])[^\s\"';]{8,}"),
+}
+
+_KEYS_IN_FILE = {
+    "aws_credentials": "`aws configure` or `aws sso login`",
+    "gcp_credentials": "`gcloud auth application-default login`",
 }
 
 
@@ -38,8 +46,28 @@ def file_problems(path: Path) -> tuple[dict[str, Any], list[str]]:
     problems += address_problems(tree)
     problems += path_problems(tree)
     if tree["provider"]["type"] == "aws":
-        problems += aws_file_problems(tree)
+        problems += [*group_problems(tree), *aws_file_problems(tree)]
+    if tree["provider"]["type"] == "gcp":
+        problems += [*group_problems(tree), *gcp_file_problems(tree)]
     return tree, problems
+
+
+def answers(questions: Iterable[Callable[[], Iterable[str]]]) -> list[str]:
+    """Return the problems that all questions find; one that may not be asked does not hide those of the others."""
+    found: list[str] = []
+    for question in questions:
+        try:
+            found.extend(question())
+        except ScaletrainError as error:
+            found.append(str(error))
+    return found
+
+
+def quota_fact(problems: Iterable[str], unknown: Sequence[str]) -> tuple[str, str]:
+    """Return the line of a check's table about quotas."""
+    if any(problem.startswith("quota:") for problem in problems):
+        return ("quotas", "do not suffice")
+    return ("quotas", f"could not be told: {', '.join(unknown)}" if unknown else "suffice")
 
 
 def secret_problems(path: Path) -> Iterator[str]:
@@ -52,8 +80,9 @@ def secret_problems(path: Path) -> Iterator[str]:
                     "rights from their role, other secrets by reference, from the environment or a file on the machine"
                 )
                 break
-    if re.search(r"^\s*aws_credentials\s*:", path.read_text(encoding="utf-8-sig"), re.M):
-        yield "provider.aws_credentials: keys do not belong in this file; use `aws configure` or `aws sso login`"
+    for key, remedy in _KEYS_IN_FILE.items():
+        if re.search(rf"^\s*{key}\s*:", path.read_text(encoding="utf-8-sig"), re.M):
+            yield f"provider.{key}: keys do not belong in this file; use {remedy}"
 
 
 def start_command_problems(tree: Mapping[str, Any]) -> Iterator[str]:
@@ -84,6 +113,23 @@ def start_command_problems(tree: Mapping[str, Any]) -> Iterator[str]:
         problem = token_problem(Path(mounts[_TOKEN_PLACE]).expanduser())
         if problem:
             yield f"file_mounts: {problem}"
+
+
+def group_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    """A run takes its workers from machines that share a `group_...`: two GPU types must not share one, or none."""
+    types: dict[str, list[str]] = {}
+    for name, kind in tree["available_node_types"].items():
+        resources = kind.get("resources") or {}
+        if resources.get("GPU") and kind.get("max_workers", 1) > 0:
+            group = next((key for key in resources if key.startswith("group_")), "")
+            types.setdefault(group, []).append(name)
+    for group, names in types.items():
+        if len(names) > 1:
+            shared = f"share {group}" if group else "have no group_... resource"
+            yield (
+                f"available_node_types: {' and '.join(names)} {shared}, so a run could mix their GPUs; give each one "
+                "of its own, as resources: {GPU: 1, group_mine: 1}"
+            )
 
 
 def address_problems(tree: Any, place: str = "") -> Iterator[str]:

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from scaletrain.cluster import aws_rehearsal, gcp_rehearsal
 from scaletrain.cluster import rehearsal_phases as steps
 from scaletrain.cluster.cluster_file import ClusterFile, load_cluster_file
-from scaletrain.cluster.rehearsal_account import furnish
 from scaletrain.emulator.ec2 import EmulatedEC2
+from scaletrain.emulator.gce import EmulatedGCE
 from scaletrain.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
@@ -101,9 +102,9 @@ def rehearse(path: str | Path, *, keep: bool = False, on_phase: Callable[[Phase]
     or a cloud that is not emulated yet, ClusterError where this computer cannot emulate one.
     """
     file = load_cluster_file(path)
-    if file.provider != "aws":
+    if file.provider not in ("aws", "gcp"):
         raise ConfigError(
-            f"{path}: provider.type={file.provider} is not emulated yet, only aws; bring it up for real: ray up {path}"
+            f"{path}: provider.type={file.provider} is not emulated, aws and gcp are; bring it up: ray up {path}"
         )
     folder = Path(tempfile.mkdtemp(prefix="scaletrain-rehearsal-"))
     course = _Course(on_phase or (lambda phase: None))
@@ -119,14 +120,15 @@ def rehearse(path: str | Path, *, keep: bool = False, on_phase: Callable[[Phase]
 
 def _run_course(course: _Course, folder: Path, file: ClusterFile) -> list[str]:
     """Do all phases, and return what was assumed of the account."""
-    types = [each.instance_type for each in file.node_types if each.instance_type]
-    region = file.region or "us-west-2"
     assumed: list[str] = []
     worker: dict[str, Any] = {}
-    with EmulatedEC2(folder, region=region, internet=True, image_user=file.ssh_user, instance_types=types) as cloud:
+    with _emulate(folder, file) as cloud:
 
         def furnish_account() -> str:
-            assumed.extend(furnish(cloud, file))
+            if isinstance(cloud, EmulatedEC2):
+                assumed.extend(aws_rehearsal.furnish(cloud, file))
+            else:
+                assumed.extend(gcp_rehearsal.furnish(cloud, file))
             return f"{len(assumed)} things that the file names"
 
         def start_worker() -> str:
@@ -138,9 +140,18 @@ def _run_course(course: _Course, folder: Path, file: ClusterFile) -> list[str]:
         course.run("head", lambda: steps.ask_head(cloud, file))
         course.run("worker", start_worker)
         course.run("bucket", lambda: steps.judge_bucket(file, worker))
-        course.run("ports", lambda: steps.scan_ports(cloud))
+        course.run("ports", lambda: steps.scan_ports(cloud, file))
         steps.keep_logs(cloud)
         began = course.phases[1].status != "skipped"
         course.run("ray down", lambda: steps.take_down(cloud, file), always=began)
         course.run("nothing left", lambda: steps.look_for_rest(cloud), always=began)
     return assumed
+
+
+def _emulate(folder: Path, file: ClusterFile) -> steps.Cloud:
+    if file.provider == "gcp":
+        project = str(file.raw["provider"]["project_id"])
+        return EmulatedGCE(folder, project=project, region=str(file.region), internet=True)
+    types = [each.instance_type for each in file.node_types if each.instance_type]
+    region = file.region or "us-west-2"
+    return EmulatedEC2(folder, region=region, internet=True, image_user=file.ssh_user, instance_types=types)

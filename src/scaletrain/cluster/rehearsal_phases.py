@@ -10,10 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from scaletrain.cluster import aws_rehearsal
 from scaletrain.cluster.cluster_file import ClusterFile, NodeType
 from scaletrain.cluster.rehearsal_verdicts import Verdict, explain
 from scaletrain.emulator.ec2 import EmulatedEC2, Instance
+from scaletrain.emulator.gce import EmulatedGCE
 from scaletrain.emulator.worker_probe import MARK
+
+Cloud = EmulatedEC2 | EmulatedGCE
 
 _UP_LIMIT_S = 900
 _WORKER_LIMIT_S = 600
@@ -21,6 +25,14 @@ _GONE_LIMIT_S = 60
 _WITH_RAY = (
     "export PATH=/opt/scaletrain/venv/bin:$PATH; [ ! -f ~/.ray/auth_token ] || export RAY_AUTH_MODE=token; cd ~; "
 )
+_LAUNCHES = ("RunInstances", "instances.create")
+_RIGHTS = {"aws": "an IamInstanceProfile", "gcp": "a service account that may"}
+_DOORS = {
+    "aws": "a security group admits 0.0.0.0/0, or one that Ray makes by itself does; give SecurityGroupIds of a "
+    "group that admits SSH from your address only (scaletrain cluster init aws)",
+    "gcp": "the network's own rules do, as in `default`; give the machines the tag of firewall rules that admit SSH "
+    "from your address only (scaletrain cluster init gcp)",
+}
 _AUTOSCALER_LOGS = "cat /tmp/ray/session_latest/logs/monitor.* 2>/dev/null | tail -n 2000"
 # Run on somebody else's machine: which of these (address, port) pairs answer within a second?
 _SCAN = """
@@ -46,7 +58,7 @@ class Failed(Exception):
         self.verdict = Verdict(reason, line)
 
 
-def bring_up(cloud: EmulatedEC2, file: ClusterFile) -> str:
+def bring_up(cloud: Cloud, file: ClusterFile) -> str:
     """`ray up`, from the folder in which the user stands."""
     done = cloud.laptop(
         ["ray", "up", "-y", "--no-config-cache", str(file.path.resolve())], cwd=Path.cwd(), timeout_s=_UP_LIMIT_S
@@ -58,7 +70,7 @@ def bring_up(cloud: EmulatedEC2, file: ClusterFile) -> str:
     return f"the head runs: {_head(cloud).instance_type}"
 
 
-def ask_head(cloud: EmulatedEC2, file: ClusterFile) -> str:
+def ask_head(cloud: Cloud, file: ClusterFile) -> str:
     """Ray on the head answers whoever has the token."""
     done = _ray_exec(cloud, file, "ray status")
     if done.returncode != 0 or "Resources" not in done.stdout:
@@ -67,7 +79,7 @@ def ask_head(cloud: EmulatedEC2, file: ClusterFile) -> str:
     return "Ray answers"
 
 
-def start_worker(cloud: EmulatedEC2, file: ClusterFile) -> dict[str, Any]:
+def start_worker(cloud: Cloud, file: ClusterFile) -> dict[str, Any]:
     """Let a small job ask for a machine of the first worker type with GPUs, else of the first; return what it found."""
     kinds = [each for each in file.workers if each.max_workers > 0]
     if not kinds:
@@ -92,7 +104,7 @@ def start_worker(cloud: EmulatedEC2, file: ClusterFile) -> dict[str, Any]:
         verdict = explain(output.read_text())
         raise Failed(f"the job on {kind.name} failed: {verdict.reason}", verdict.line)
     found: dict[str, Any] = json.loads(line.removeprefix(MARK))
-    hosts = {f"ip-{each.address.replace('.', '-')}": each.node_type for each in cloud.instances("running")}
+    hosts = {each.hostname: each.node_type for each in cloud.instances("running")}
     return {**found, "node_type": hosts.get(found["host"], kind.name)}
 
 
@@ -101,26 +113,26 @@ def judge_bucket(file: ClusterFile, found: dict[str, Any]) -> str:
     if not file.bucket_root:
         return "no metadata.bucket in the file: not tried"
     if found["bucket_error"]:
-        reason = f"a {found['node_type']} may not write {file.bucket_root}: give its node_config an IamInstanceProfile"
+        needed = _RIGHTS[file.provider]
+        reason = f"a {found['node_type']} may not write {file.bucket_root}: give its node_config {needed}"
         raise Failed(reason, found["bucket_error"])
     return f"{found['node_type']} writes and reads {file.bucket_root}"
 
 
-def scan_ports(cloud: EmulatedEC2) -> str:
+def scan_ports(cloud: Cloud, file: ClusterFile) -> str:
     """Try everything that listens on the machines, from a machine of somebody else."""
     places = listening_places(cloud)
     open_to_all = open_places(cloud.third_machine, places)
     if open_to_all:
         listed = ", ".join(str(port) for port in sorted({port for _, port in open_to_all}))
         raise Failed(
-            f"anybody reaches port {listed}: a security group admits 0.0.0.0/0, or one that Ray makes by itself does; "
-            "give SecurityGroupIds of a group that admits SSH from your address only (scaletrain cluster init aws)",
+            f"anybody reaches port {listed}: {_DOORS[file.provider]}",
             f"open to a stranger: {open_to_all}",
         )
     return f"{len(places)} ports listen, none answers a stranger"
 
 
-def listening_places(cloud: EmulatedEC2) -> list[tuple[str, int]]:
+def listening_places(cloud: Cloud) -> list[tuple[str, int]]:
     """Address and port of whatever listens on the machines, but for what only the machine itself reaches."""
     places: list[tuple[str, int]] = []
     on = cloud.machines()
@@ -139,7 +151,7 @@ def open_places(run: Callable[[list[str]], Any], places: Sequence[tuple[str, int
     return [(address, port) for address, port in json.loads(done.stdout)]
 
 
-def take_down(cloud: EmulatedEC2, file: ClusterFile) -> str:
+def take_down(cloud: Cloud, file: ClusterFile) -> str:
     """`ray down`."""
     done = cloud.laptop(["ray", "down", "-y", str(file.path.resolve())], cwd=Path.cwd(), timeout_s=_UP_LIMIT_S)
     (cloud.folder / "ray-down.log").write_text(done.stdout)
@@ -149,7 +161,7 @@ def take_down(cloud: EmulatedEC2, file: ClusterFile) -> str:
     return "done"
 
 
-def look_for_rest(cloud: EmulatedEC2) -> str:
+def look_for_rest(cloud: Cloud) -> str:
     """Wait until no machine is left on."""
     deadline = time.monotonic() + _GONE_LIMIT_S
     while cloud.machines() or cloud.instances("pending", "running"):
@@ -162,33 +174,33 @@ def look_for_rest(cloud: EmulatedEC2) -> str:
     return "no machine"
 
 
-def keep_logs(cloud: EmulatedEC2) -> None:
+def keep_logs(cloud: Cloud) -> None:
     """Save what the head's autoscaler wrote, before the head goes."""
     if any(each.node_kind == "head" for each in cloud.instances("running")):
         (cloud.folder / "autoscaler.log").write_text(_autoscaler_log(cloud))
 
 
-def _demand(cloud: EmulatedEC2, kind: NodeType) -> dict[str, float]:
+def _demand(cloud: Cloud, kind: NodeType) -> dict[str, float]:
     """A little of everything that only this type has; its CPUs and GPUs as EC2 tells them where the file does not."""
-    found = cloud.aws("ec2", "describe_instance_types", InstanceTypes=[kind.instance_type])["InstanceTypes"][0]
-    gpus = sum(each["Count"] for each in found.get("GpuInfo", {}).get("Gpus", []))
-    has = {"CPU": found["VCpuInfo"]["DefaultVCpus"], "GPU": gpus, **kind.resources}
+    # On Google Cloud, Ray knows of a machine what the file says, and no more.
+    shape = aws_rehearsal.shape_of(cloud, kind) if isinstance(cloud, EmulatedEC2) else {}
+    has: dict[str, float] = {"CPU": 0, "GPU": 0, **shape, **kind.resources}
     custom = {name: 1 for name, count in has.items() if name not in ("CPU", "GPU", "memory") and count >= 1}
     return {**custom, "CPU": min(1, has["CPU"]), "GPU": min(1, has["GPU"])}
 
 
-def _hopeless(cloud: EmulatedEC2) -> str:
+def _hopeless(cloud: Cloud) -> str:
     """Why no worker will come, as soon as it is certain."""
     for each in cloud.instances():
         if each.node_kind == "worker" and each.node_status == "update-failed":
             return f"set-up of {each.node_type} failed: {explain(_autoscaler_log(cloud)).reason}"
-    refused = [call for call in cloud.api_log() if call.action == "RunInstances" and call.error and "(" in call.caller]
+    refused = [call for call in cloud.api_log() if call.action in _LAUNCHES and call.error and "(" in call.caller]
     if len(refused) >= 5:  # as often as Ray tries one launch
         return f"the head cannot launch workers: {refused[-1].error}. {explain(_autoscaler_log(cloud)).reason}"
     return ""
 
 
-def _ray_exec(cloud: EmulatedEC2, file: ClusterFile, command: str) -> Any:
+def _ray_exec(cloud: Cloud, file: ClusterFile, command: str) -> Any:
     return cloud.laptop(_exec_command(file, command), cwd=Path.cwd(), timeout_s=120)
 
 
@@ -196,11 +208,11 @@ def _exec_command(file: ClusterFile, command: str) -> list[str]:
     return ["ray", "exec", "--no-config-cache", str(file.path.resolve()), _WITH_RAY + command]
 
 
-def _autoscaler_log(cloud: EmulatedEC2) -> str:
+def _autoscaler_log(cloud: Cloud) -> str:
     return str(cloud.on_machine(_head(cloud), ["sh", "-c", _AUTOSCALER_LOGS]).stdout)
 
 
-def _head(cloud: EmulatedEC2) -> Instance:
+def _head(cloud: Cloud) -> Instance:
     heads = [each for each in cloud.instances("running") if each.node_kind == "head"]
     if not heads:
         raise Failed("no head is running")

@@ -23,6 +23,12 @@ _REASONS = (
     ),
     (r"An error occurred \(([\w.]+)\) when calling the (\w+) operation[^:]*: (.*)", "AWS refuses {2} ({1}): {3}"),
     (r"Provided region_name '(.*?)' doesn't match", "{1!r} is no region; fill the file: scaletrain cluster init aws"),
+    (
+        r"HttpError 403 .*?Required '([\w.]+)' permission",
+        "the right {1} is missing; `scaletrain cluster init gcp` gives what a cluster needs",
+    ),
+    (r"(ZONE_RESOURCE_POOL_EXHAUSTED|QUOTA_EXCEEDED)", "Google has no machine to give ({1})"),
+    (r"HttpError (\d+) when requesting \S+ returned \"([^\"]*)\"", "Google refuses ({1}): {2}"),
     (r"(?:FileNotFoundError|No such file or directory)[:,]? '?(\S+)'?", "there is no file {1} on this computer"),
     (r"ssh_exchange_identification|Permission denied \(publickey", "no SSH to the machine: wrong user or key"),
 )

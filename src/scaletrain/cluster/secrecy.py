@@ -15,7 +15,10 @@ SECRETS = {
     "a password in a URL": re.compile(r"://[^/@\s:]+:[^/@\s]+@"),
 }
 _VARIABLE = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
-_REFERENCE_HINT = "keep it in a parameter store and name it by reference, as --secret HF_TOKEN=ssm:/scaletrain/hf-token"
+_REFERENCE_HINT = (
+    "keep it in a parameter store and name it by reference, as --secret HF_TOKEN=ssm:/scaletrain/hf-token, or "
+    "HF_TOKEN=gcp:scaletrain-hf-token"
+)
 
 
 def secret_problems(texts: Iterable[str], *, place: str) -> Iterator[str]:

@@ -35,7 +35,7 @@ _PLACES: Mapping[str, Literal["head", "worker"]] = {
     "doctor": "head",
 }
 _PACKED_CONFIG = "submitted.yaml"
-_REFERENCE = re.compile(r"[A-Z][A-Z0-9_]*=(ssm|secretsmanager):[\w/+=.@:-]+")
+_REFERENCE = re.compile(r"[A-Z][A-Z0-9_]*=(?P<service>ssm|secretsmanager|gcp):[\w/+=.@:-]+")
 _LOCAL_HINT = "is on this machine, where the cluster cannot reach it; put it into the bucket and give its URL"
 
 
@@ -66,11 +66,7 @@ def check_submission(
     problems += secret_problems(command.arguments, place="the command line")
     variables = dict(each.partition("=")[::2] for each in env)
     problems += variable_problems(env)
-    problems += [
-        f"--secret {each}: write NAME=ssm:PARAMETER or NAME=secretsmanager:SECRET, a reference and not the secret"
-        for each in secret_references
-        if not _REFERENCE.fullmatch(each)
-    ]
+    problems += _reference_problems(cluster, secret_references)
     config: Config | None = None
     if command.config is not None:
         try:
@@ -188,6 +184,17 @@ def _check_same_configuration(running: Job, submission: Submission) -> None:
             f"the run {name} is being trained by the job {running.id}, with another configuration: stop it first with "
             f"`scaletrain stop {name}`, or give the new run another name"
         )
+
+
+def _reference_problems(cluster: ClusterFile, references: Sequence[str]) -> Iterator[str]:
+    on_google = cluster.provider == "gcp"
+    form = "NAME=gcp:SECRET" if on_google else "NAME=ssm:PARAMETER or NAME=secretsmanager:SECRET"
+    for each in references:
+        found = _REFERENCE.fullmatch(each)
+        if found is None:
+            yield f"--secret {each}: write {form}, a reference and not the secret"
+        elif (found["service"] == "gcp") != on_google:
+            yield f"--secret {each}: the head is on {cluster.provider}; write {form}"
 
 
 def _command_problems(command: Command) -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""Security groups as packet filters: what EC2 enforces outside a machine is enforced in the machine's own namespace.
+"""A cloud's rules as packet filters: what it enforces outside a machine is enforced in the machine's own namespace.
 
-As on EC2: nothing comes in or goes out that no rule admits, answers to admitted connections pass, and the metadata
-service is not filtered. Unlike there, a machine's root user could change the filter. Only IPv4 is emulated.
+As there: nothing comes in or goes out that no rule admits, the first rule that matches decides, answers to admitted
+connections pass, and the metadata service is not filtered. Unlike there, a machine's root user could change the
+filter. Only IPv4 is emulated.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,37 +11,42 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rule:
-    """One admitted kind of traffic: a protocol ("-1": all), its ports (None: all), the other side's networks."""
+    """One kind of traffic, admitted or not: protocol ("-1": all), ports (None: all), the other side's networks."""
 
     protocol: str
     first_port: int | None
     last_port: int | None
     sources: tuple[str, ...]
+    admits: bool = True
 
 
 def filter_text(incoming: Iterable[Rule], outgoing: Iterable[Rule], *, services: Sequence[str]) -> str:
     """Return the nftables program for one machine; `services` are the cloud's own addresses, always reachable."""
     free = ", ".join(services)
     lines = [
-        "table inet security_groups",
-        "delete table inet security_groups",  # with the line above: replace it in one step, or make it
-        "table inet security_groups {",
+        "table inet cloud_firewall",
+        "delete table inet cloud_firewall",  # with the line above: replace it in one step, or make it
+        "table inet cloud_firewall {",
         "  chain incoming {",
         "    type filter hook input priority 0; policy drop;",
         "    iif lo accept",
         "    ct state established,related accept",
-        *(f"    {match} accept" for rule in incoming for match in _matches(rule, "saddr")),
+        *_lines(incoming, "saddr"),
         "  }",
         "  chain outgoing {",
         "    type filter hook output priority 0; policy drop;",
         "    oif lo accept",
         "    ct state established,related accept",
         f"    ip daddr {{ {free} }} accept",
-        *(f"    {match} accept" for rule in outgoing for match in _matches(rule, "daddr")),
+        *_lines(outgoing, "daddr"),
         "  }",
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _lines(rules: Iterable[Rule], side: str) -> list[str]:
+    return [f"    {match} {'accept' if rule.admits else 'drop'}" for rule in rules for match in _matches(rule, side)]
 
 
 def _matches(rule: Rule, side: str) -> list[str]:
@@ -54,4 +60,6 @@ def _matches(rule: Rule, side: str) -> list[str]:
         protocol = f" {name} dport {ports}"
     elif rule.protocol in ("icmp", "1"):
         protocol = " ip protocol icmp"
+    elif rule.protocol != "-1":
+        protocol = f" ip protocol {rule.protocol}"
     return [f"ip {side} {source}{protocol}" for source in rule.sources]

@@ -1,12 +1,13 @@
 # Becomes PID 1 of the emulated laptop: this computer's own files, but a network card, processes and a /tmp/ray apart.
 #
-# In its environment: ADDRESS PREFIX_LENGTH GATEWAY. The same handshake as machine_init.sh.
+# In its environment: ADDRESS PREFIX_LENGTH GATEWAY HOSTS_FILE (or empty). The same handshake as machine_init.sh.
 set -euo pipefail
 mount --make-rprivate /
 echo unshared
 read -r _
 mount -t proc proc /proc
 [ ! -d /root/.ssh ] || mount -t tmpfs -o mode=700 ssh /root/.ssh   # ssh looks there whatever HOME says
+[ -z "$HOSTS_FILE" ] || mount --bind "$HOSTS_FILE" /etc/hosts
 ip link set lo up
 ip addr add "$ADDRESS/$PREFIX_LENGTH" dev eth0
 ip link set eth0 up

@@ -59,6 +59,12 @@ if [ -e "$DISK/first-boot" ]; then
   mv "$DISK/first-boot" "$R$USER_DATA"
   chmod 700 "$R$USER_DATA"
 fi
+START_SCRIPT=
+if [ -s "$DISK/start-script" ]; then
+  START_SCRIPT=/run/start-script
+  cp "$DISK/start-script" "$R$START_SCRIPT"
+  chmod 700 "$R$START_SCRIPT"
+fi
 
 # From here on this computer's own files are out of reach, for root on the machine too.
 mkdir -p "$R/outside"
@@ -127,6 +133,15 @@ if [ -n "$FIRST_BOOT" ]; then
     env -i $(tr '\n' ' ' <<< "$SETTINGS") HOME=/root "$USER_DATA" >> /var/log/cloud-init-output.log 2>&1 || status=$?
     echo "user data ended with exit code $status" >> /var/log/cloud-init-output.log
     touch /var/lib/cloud/instance/boot-finished
+  ) &
+fi
+# What the metadata asks the image to run at every start, as root.
+if [ -n "$START_SCRIPT" ]; then
+  (
+    status=0
+    # shellcheck disable=SC2046
+    env -i $(tr '\n' ' ' <<< "$SETTINGS") HOME=/root "$START_SCRIPT" >> /var/log/startup-script.log 2>&1 || status=$?
+    echo "startup-script exit status $status" >> /var/log/startup-script.log
   ) &
 fi
 exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin /usr/sbin/sshd -D -e

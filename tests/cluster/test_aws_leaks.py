@@ -1,4 +1,4 @@
-"""leaks: what costs money without a living cluster is found and removed; what a living one uses is left alone."""
+"""aws_leaks: what costs money without a living cluster is found and removed; what a living one uses is left alone."""
 
 import uuid
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from cluster_projects import IMAGE, REGION
 from scaletrain.cluster.aws_account import connect
-from scaletrain.cluster.leaks import find_leaks, remove_leaks
+from scaletrain.cluster.aws_leaks import find_leaks, remove_leaks
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from scaletrain.emulator.account import ACCOUNT_ID, Account, user_data_of
-
-ADDRESS = "169.254.169.254"
+from scaletrain.emulator.aws_account import ACCOUNT_ID, Account, user_data_of
+from scaletrain.emulator.cloud_process import METADATA_ADDRESS
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class MetadataService:
                 self.end_headers()
                 self.wfile.write(body)
 
-        server = http.server.ThreadingHTTPServer((ADDRESS, 80), Handler)
+        server = http.server.ThreadingHTTPServer((METADATA_ADDRESS, 80), Handler)
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True, name="metadata").start()
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from scaletrain.emulator.authorization import World, needed_permissions
+from scaletrain.emulator.aws_authorization import World, needed_permissions
+from scaletrain.emulator.aws_permissions import Policy, is_allowed
 from scaletrain.emulator.aws_request import AwsRequest, Refusal
-from scaletrain.emulator.permissions import Policy, is_allowed
 
 ACCOUNT_ID = "123456789012"
 LAPTOP_ACCESS_KEY = "AKIALAPTOP0EMULATED0"

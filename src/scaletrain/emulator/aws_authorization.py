@@ -8,8 +8,8 @@ with it need ec2:CreateTags, an instance profile needs iam:PassRole, an image by
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from scaletrain.emulator.aws_permissions import Request
 from scaletrain.emulator.aws_request import AwsRequest
-from scaletrain.emulator.permissions import Request
 
 PARAMETER_PREFIX = "resolve:ssm:"
 _KINDS = {

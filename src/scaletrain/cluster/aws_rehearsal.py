@@ -1,4 +1,4 @@
-"""What a cluster file takes for granted in the user's account, made in the emulated one so that the file runs as it is.
+"""What a cluster file takes for granted in an AWS account, made in the emulated one so that the file runs as it is.
 
 Each thing that is made is told: whether the real account has it is for `scaletrain cluster check` to say.
 """
@@ -6,13 +6,13 @@ Each thing that is made is told: whether the real account has it is for `scaletr
 import json
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from scaletrain.cluster.aws_policies import Scope, head_policy, trust_policy, worker_policy
 from scaletrain.cluster.cluster_file import ClusterFile, NodeType
-from scaletrain.emulator.account import ACCOUNT_ID
-from scaletrain.emulator.authorization import PARAMETER_PREFIX
+from scaletrain.cluster.rehearsal_home import link_files_of_home
+from scaletrain.emulator.aws_account import ACCOUNT_ID
+from scaletrain.emulator.aws_authorization import PARAMETER_PREFIX
 from scaletrain.emulator.ec2 import EmulatedEC2
 from scaletrain.errors import ClusterError
 
@@ -28,8 +28,15 @@ def furnish(cloud: EmulatedEC2, file: ClusterFile) -> list[str]:
         *_key_pair(cloud, file),
         *_bucket(cloud, file),
         *_profiles(cloud, file),
-        *_files_of_home(cloud, file),
+        *link_files_of_home(cloud.laptop_home, file),
     ]
+
+
+def shape_of(cloud: EmulatedEC2, kind: NodeType) -> dict[str, float]:
+    """Return the CPUs and GPUs of a type's machine, as EC2 tells them; Ray asks it, too, where the file is silent."""
+    found = cloud.aws("ec2", "describe_instance_types", InstanceTypes=[kind.instance_type])["InstanceTypes"][0]
+    gpus = sum(each["Count"] for each in found.get("GpuInfo", {}).get("Gpus", []))
+    return {"CPU": found["VCpuInfo"]["DefaultVCpus"], "GPU": gpus}
 
 
 def _check_instance_types(cloud: EmulatedEC2, file: ClusterFile) -> None:
@@ -113,18 +120,6 @@ def _make_profile(cloud: EmulatedEC2, name: str, rights: dict[str, Any]) -> None
     cloud.aws("iam", "put_role_policy", RoleName=name, PolicyName="scaletrain", PolicyDocument=json.dumps(rights))
     cloud.aws("iam", "create_instance_profile", InstanceProfileName=name)
     cloud.aws("iam", "add_role_to_instance_profile", InstanceProfileName=name, RoleName=name)
-
-
-def _files_of_home(cloud: EmulatedEC2, file: ClusterFile) -> Iterator[str]:
-    """The laptop has a home of its own; what the file takes from the user's is linked there, and nothing else."""
-    sources = [str(source) for source in (file.raw.get("file_mounts") or {}).values()]
-    for source in [*sources, str((file.raw.get("auth") or {}).get("ssh_private_key", ""))]:
-        if source.startswith("~/"):
-            real, link = Path(source).expanduser(), cloud.laptop_home / source.removeprefix("~/")
-            if real.exists() and not link.exists():
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(real)
-    yield from ()
 
 
 def _values(file: ClusterFile, key: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scaletrain.emulator.permissions import Request, is_allowed
+from scaletrain.emulator.aws_permissions import Request, is_allowed
 
 ANY = "*"
 

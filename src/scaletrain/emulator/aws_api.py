@@ -6,17 +6,15 @@ something wakes whoever keeps the machines.
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from scaletrain.emulator.account import CLOUD_ACCESS_KEY, Account
-from scaletrain.emulator.authorization import PARAMETER_PREFIX, profile_of
+from scaletrain.emulator.api_log import ApiLog, LaunchFailures
+from scaletrain.emulator.aws_account import CLOUD_ACCESS_KEY, Account
+from scaletrain.emulator.aws_authorization import PARAMETER_PREFIX, profile_of
 from scaletrain.emulator.aws_request import AwsRequest, Refusal, parse_request, replace_form
-from scaletrain.log import get_logger
 
-_log = get_logger(__name__)
 DIES_AT_BOOT = "Server.InternalError"
 _MESSAGES = {
     "InsufficientInstanceCapacity": (
@@ -34,35 +32,6 @@ _MESSAGES = {
 }
 
 
-@dataclass(frozen=True)
-class ApiCall:
-    """One call in the log; `error` is the code of a refusal, by the gate or by moto."""
-
-    time_s: float
-    caller: str
-    address: str
-    service: str
-    action: str
-    status: int
-    error: str = ""
-
-
-@dataclass
-class LaunchFailure:
-    """Launches that are to fail: the next `count` of this market and instance type (empty: of any)."""
-
-    code: str
-    count: int
-    market: str = ""
-    instance_type: str = ""
-
-    def concerns(self, request: AwsRequest) -> bool:
-        """Tell whether this launch is one of them."""
-        market = request.parameters.get("InstanceMarketOptions.MarketType", "on-demand")
-        kind = request.parameters.get("InstanceType", "")
-        return self.count > 0 and self.market in ("", market) and self.instance_type in ("", kind)
-
-
 @dataclass
 class Gate:
     """The WSGI application; `changed` is set after each call that may have changed machines or rules."""
@@ -70,9 +39,8 @@ class Gate:
     application: Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
     account: Account
     changed: threading.Event
-    started_at: float = field(default_factory=time.monotonic)
-    calls: list[ApiCall] = field(default_factory=list)
-    failures: list[LaunchFailure] = field(default_factory=list)
+    log: ApiLog = field(default_factory=ApiLog)
+    failures: LaunchFailures = field(default_factory=LaunchFailures)
     dead_on_arrival: set[str] = field(default_factory=set)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -97,10 +65,6 @@ class Gate:
             start_response(f"{refusal.status} Refused", headers)
             return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
         return self._forward(environ, start_response, request, name, dies)
-
-    def now_s(self) -> float:
-        """This moment on the clock of the log."""
-        return round(time.monotonic() - self.started_at, 2)
 
     def _forward(
         self, environ: dict[str, Any], start_response: Callable[..., Any], request: AwsRequest, name: str, dies: bool
@@ -127,14 +91,13 @@ class Gate:
 
     def _take_failure(self, request: AwsRequest) -> bool:
         """Raise the next failure that was asked for; return True where the machine is to die at boot instead."""
-        failure = next((each for each in self.failures if each.concerns(request)), None)
-        if failure is None:
-            return False
-        failure.count -= 1
-        if failure.code == DIES_AT_BOOT:
-            return True
-        text, status = _MESSAGES.get(failure.code, ("The launch was refused.", 400))
-        raise Refusal(failure.code, text.format(type=request.parameters.get("InstanceType")), status=status)
+        given = request.parameters
+        market = given.get("InstanceMarketOptions.MarketType", "on-demand")
+        code = self.failures.take(market=market, instance_type=given.get("InstanceType", ""))
+        if code in ("", DIES_AT_BOOT):
+            return code == DIES_AT_BOOT
+        text, status = _MESSAGES.get(code, ("The launch was refused.", 400))
+        raise Refusal(code, text.format(type=given.get("InstanceType")), status=status)
 
     def _refuse_to_stop_spot(self, request: AwsRequest) -> None:
         ec2 = self.account.backend("ec2")
@@ -187,8 +150,7 @@ class Gate:
     def _record(self, request: AwsRequest, caller: str, status: int, error: str) -> None:
         if request.access_key == CLOUD_ACCESS_KEY:
             return
-        call = ApiCall(
-            time_s=self.now_s(),
+        self.log.record(
             caller=caller,
             address=request.address,
             service=request.service,
@@ -196,8 +158,6 @@ class Gate:
             status=status,
             error=error,
         )
-        self.calls.append(call)
-        _log.info("%s", " ".join(str(value) for value in asdict(call).values()))
 
 
 def serve(gate: Gate, port: int) -> None:

@@ -1,0 +1,85 @@
+"""What an AWS account still pays for although its cluster is gone, found by our tag or Ray's."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from scaletrain.cluster.aws_account import TAG, Account, aws_errors
+from scaletrain.cluster.leaks import Leak, remove_each
+
+_RAY_TAG = "ray-cluster-name"
+_GONE = ("shutting-down", "terminated")
+
+
+def find_leaks(account: Account, cluster: str | None = None) -> list[Leak]:
+    """Return what is left over from one cluster, or from every cluster of the region that carries our or Ray's tags."""
+    ec2 = account.client("ec2")
+    with aws_errors("looking for what was left behind"):
+        machines = list(_machines(ec2))
+        living = {name for name, machine in machines if _is_living_head(machine)}
+        leaks = [
+            Leak("machine", machine["InstanceId"], name, f"{machine['InstanceType']}, {machine['State']['Name']}")
+            for name, machine in machines
+            if name not in living
+        ]
+        leaks += _loose_parts(ec2)
+    return [leak for leak in leaks if cluster in (None, leak.cluster)]
+
+
+def remove_leaks(account: Account, leaks: list[Leak], *, tell: Callable[[str], None]) -> None:
+    """Remove them for good."""
+    ec2 = account.client("ec2")
+
+    def remove(leak: Leak) -> None:
+        with aws_errors(f"removing {leak.kind} {leak.id}"):
+            if leak.kind == "machine":
+                ec2.terminate_instances(InstanceIds=[leak.id])
+            elif leak.kind == "disk":
+                ec2.delete_volume(VolumeId=leak.id)
+            elif leak.kind == "address":
+                ec2.release_address(AllocationId=leak.id)
+            else:
+                ec2.delete_network_interface(NetworkInterfaceId=leak.id)
+
+    remove_each(leaks, remove, tell=tell)
+    machines = [leak.id for leak in leaks if leak.kind == "machine"]
+    if machines:
+        tell("wait until the machines are gone")
+        with aws_errors("waiting for the machines to go"):
+            ec2.get_waiter("instance_terminated").wait(
+                InstanceIds=machines, WaiterConfig={"Delay": 5, "MaxAttempts": 120}
+            )
+
+
+def _machines(ec2: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    for page in ec2.get_paginator("describe_instances").paginate():
+        for reservation in page["Reservations"]:
+            for machine in reservation["Instances"]:
+                name = _cluster_of(machine.get("Tags"))
+                if name is not None and machine["State"]["Name"] not in _GONE:
+                    yield name, machine
+
+
+def _is_living_head(machine: dict[str, Any]) -> bool:
+    tags = {tag["Key"]: tag["Value"] for tag in machine.get("Tags", ())}
+    return tags.get("ray-node-type") == "head" and machine["State"]["Name"] in ("pending", "running")
+
+
+def _loose_parts(ec2: Any) -> Iterator[Leak]:
+    loose = [{"Name": "status", "Values": ["available"]}]
+    for page in ec2.get_paginator("describe_volumes").paginate(Filters=loose):
+        for volume in page["Volumes"]:
+            if (name := _cluster_of(volume.get("Tags"))) is not None:
+                yield Leak("disk", volume["VolumeId"], name, f"{volume['Size']} GB, not attached")
+    for page in ec2.get_paginator("describe_network_interfaces").paginate(Filters=loose):
+        for interface in page["NetworkInterfaces"]:
+            if (name := _cluster_of(interface.get("TagSet"))) is not None:
+                yield Leak("network interface", interface["NetworkInterfaceId"], name, "not attached")
+    for address in ec2.describe_addresses()["Addresses"]:
+        name = _cluster_of(address.get("Tags"))
+        if name is not None and not address.get("AssociationId"):
+            yield Leak("address", address["AllocationId"], name, f"{address['PublicIp']}, leads nowhere")
+
+
+def _cluster_of(tags: list[dict[str, str]] | None) -> str | None:
+    found = {tag["Key"]: tag["Value"] for tag in tags or ()}
+    return found.get(TAG) or found.get(_RAY_TAG)

@@ -1,0 +1,76 @@
+"""What a Google Cloud project still pays for although its cluster is gone, found by our label or Ray's.
+
+Stopped machines count too: Ray does not see one that Google has taken back and not deleted, and its disk costs.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from scaletrain.cluster.gcp_account import LABEL, Project, all_scopes, finish, google_errors, last_part
+from scaletrain.cluster.leaks import Leak, remove_each
+
+_RAY_LABEL = "ray-cluster-name"
+_LIVING = ("PROVISIONING", "STAGING", "RUNNING", "REPAIRING")
+
+
+def find_leaks(project: Project, cluster: str | None = None) -> list[Leak]:
+    """Return what is left over from one cluster, or from every cluster of the project that bears our or Ray's label."""
+    compute = project.service("compute")
+    with google_errors("looking for what was left behind"):
+        machines = [
+            (name, each)
+            for each in all_scopes(compute.instances(), "instances", project=project.project_id)
+            if (name := _cluster_of(each)) is not None
+        ]
+        living = {name for name, machine in machines if _is_living_head(machine)}
+        leaks = [
+            Leak("machine", _id_of(each), name, f"{last_part(each['machineType'])}, {each['status']}")
+            for name, each in machines
+            if name not in living or each["status"] not in (*_LIVING, "STOPPING")
+        ]
+        leaks += _loose_parts(compute, project.project_id)
+    return [leak for leak in leaks if cluster in (None, leak.cluster)]
+
+
+def remove_leaks(project: Project, leaks: list[Leak], *, tell: Callable[[str], None]) -> None:
+    """Remove them for good."""
+    compute = project.service("compute")
+
+    def remove(leak: Leak) -> None:
+        scope, _, name = leak.id.rpartition("/")
+        place: dict[str, Any] = {"project": project.project_id}
+        with google_errors(f"removing {leak.kind} {leak.id}"):
+            if leak.kind == "machine":
+                finish(project, compute.instances().delete(**place, zone=scope, instance=name))
+            elif leak.kind == "disk":
+                finish(project, compute.disks().delete(**place, zone=scope, disk=name))
+            else:
+                finish(project, compute.addresses().delete(**place, region=scope, address=name))
+
+    remove_each(leaks, remove, tell=tell)
+
+
+def _is_living_head(machine: dict[str, Any]) -> bool:
+    return machine.get("labels", {}).get("ray-node-type") == "head" and machine["status"] in _LIVING
+
+
+def _loose_parts(compute: Any, project_id: str) -> Iterator[Leak]:
+    for disk in all_scopes(compute.disks(), "disks", project=project_id):
+        name = _cluster_of(disk)
+        if name is not None and not disk.get("users") and "zone" in disk:
+            yield Leak("disk", _id_of(disk), name, f"{disk['sizeGb']} GB, not attached")
+    for address in all_scopes(compute.addresses(), "addresses", project=project_id):
+        name = _cluster_of(address)
+        if name is not None and not address.get("users") and "region" in address:
+            yield Leak("address", _id_of(address), name, f"{address['address']}, leads nowhere")
+
+
+def _id_of(thing: dict[str, Any]) -> str:
+    """The zone or region and the name, since a name is unique only there."""
+    return f"{last_part(thing.get('zone') or thing['region'])}/{thing['name']}"
+
+
+def _cluster_of(thing: dict[str, Any]) -> str | None:
+    labels = thing.get("labels", {})
+    name: str | None = labels.get(LABEL) or labels.get(_RAY_LABEL)
+    return name
