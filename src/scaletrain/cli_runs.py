@@ -52,8 +52,6 @@ def copy(
 
     Every file is compared with its checksum on the way. An interrupted copy is finished by the same command.
     """
-    from rich.text import Text
-
     from scaletrain.layout import RunLayout
     from scaletrain.run_copy import copy_run
     from scaletrain.runs import find_run
@@ -66,4 +64,4 @@ def copy(
         f"{found.found} of them there before\n"
         f"prove it with `scaletrain verify {found.url}`; go on with `scaletrain train {there.config}`"
     )
-    print_result(found.record(), as_json=as_json, display=lambda: Text(lines, no_wrap=True, overflow="ignore"))
+    print_result(found.record(), as_json=as_json, display=lambda: lines)
