@@ -12,8 +12,8 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet --progress-bar off
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-# Every file there is a benchmark with a table of its own, but for the harness they share.
-BENCHMARKS := $(filter-out measure,$(notdir $(basename $(wildcard benchmarks/*.py))))
+# Every file there is a benchmark with a table of its own, but for the harness they share, and what takes an hour.
+BENCHMARKS := $(filter-out measure soak,$(notdir $(basename $(wildcard benchmarks/*.py))))
 
 # Tests start Ray, machines and servers, and wait for them: two files at once keep two cores busy. Fixtures are a file's.
 TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -40,8 +40,9 @@ test: $(READY)  ## Run the tests: about 10 minutes on 2 cores
 test-long: $(READY)  ## Run the long tests (quickstart, faults, emulated clouds): about 25 minutes
 	@$(BIN)/pytest $(TWO_AT_ONCE) -m long
 
-soak: $(READY)  ## Run what is too slow for every day: a bare machine set up for real, the long way round
+soak: $(READY)  ## Run what is too slow for every day: a bare machine set up for real, and an hour of faults (goes on)
 	@$(BIN)/pytest -m soak
+	@$(BIN)/python benchmarks/soak.py --faults 40 --state .soak --write benchmarks/results/soak.md
 
 check: $(READY)  ## Format, lint, types, layers and the tests that need no Ray: what to run before a commit
 	@$(BIN)/ruff format --check .

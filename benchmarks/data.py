@@ -9,10 +9,14 @@ Each arm reads every row of the same shard once, in batches of 8 rows, with all 
     scaletrain, steps_local ours in this process: in training order, all arrays of a step, sample ids checked
     scaletrain, steps_ray   ours by Ray Data's tasks
 
-Takes some two minutes and 20 MB of the temporary folder. Does not measure a bucket: all files are in memory.
+And the time to the first batch of a run that goes on after 10 samples, 10,000 and 10 million, beside a Ray Data that is
+read up to there, which is what it offers within an epoch.
+
+Takes some four minutes and 20 MB of the temporary folder. Does not measure a bucket: all files are in memory.
 """
 
 import argparse
+import itertools
 import logging
 import tempfile
 import time
@@ -24,7 +28,7 @@ import numpy as np
 
 import measure
 from scaletrain.data.loader import ReadPlan, steps_local, steps_ray
-from scaletrain.data.shards import DatasetIndex, Row, row_group_rows, write_index, write_split
+from scaletrain.data.shards import FORMAT_VERSION, DatasetIndex, Row, row_group_rows, write_index, write_split
 
 SEQ_LEN = 1024
 ROWS = 4096
@@ -33,6 +37,7 @@ MICRO_BATCH_SIZE = 8
 GLOBAL_BATCH_SIZE = 32
 STEPS = ROWS // GLOBAL_BATCH_SIZE
 COMPUTING_S = 0.05
+POSITIONS = (10, 10_000, 10_000_000)
 LIMIT, STOCK, LOCAL, RAY = "bare pyarrow", "stock Ray Data", "scaletrain, steps_local", "scaletrain, steps_ray"
 
 
@@ -60,7 +65,7 @@ def compare(url: str, index: DatasetIndex, *, rounds: int) -> str:
     cold_s = {arm.name: first_batch_on_a_new_ray(arm) for arm in arms if arm.name in (STOCK, RAY)}
     with local_ray():
         timings = measure.interleave({arm.name: arm.run for arm in arms}, rounds=rounds, control=RAY)
-        return "\n\n".join((throughput(arms, timings, cold_s), waiting(plan)))
+        return "\n\n".join((throughput(arms, timings, cold_s), waiting(plan), seeking(url, index, rounds=2 * rounds)))
 
 
 class Arm:
@@ -143,6 +148,56 @@ def waiting(plan: ReadPlan) -> str:
     )
 
 
+def seeking(url: str, index: DatasetIndex, *, rounds: int) -> str:
+    """How long the first batch takes by where in the endless order it is."""
+    samples_a_step, seeds = 2, itertools.count(1)
+
+    def first_batch(read: Callable[[ReadPlan], Iterator[object]], position: int) -> None:
+        step, seed = position // samples_a_step, next(seeds)  # of a new seed's order nothing is known yet
+        size = samples_a_step
+        next(read(ReadPlan(url, index, seed, size, size, 1, 0, first_step=step, stop_step=step + 100)))
+
+    def skip_with_stock_ray(position: int) -> None:
+        import ray
+
+        rows = ray.data.read_parquet(f"{url}/shard-00000.parquet").select_columns(["input_ids", "labels"])
+        batches = (batch for _ in iter(int, 1) for batch in rows.iter_torch_batches(batch_size=samples_a_step))
+        for _ in range(position // samples_a_step):
+            next(batches)
+        next(batches)
+
+    def arm(name: str, position: int) -> tuple[str, Callable[[], None]]:
+        if name == STOCK:
+            return f"{name} {position}", lambda: skip_with_stock_ray(position)
+        read = steps_local if name == LOCAL else steps_ray
+        return f"{name} {position}", lambda: first_batch(read, position)
+
+    control = f"{LOCAL} {POSITIONS[0]}"
+    ours = dict(arm(name, position) for name in (LOCAL, RAY) for position in POSITIONS)
+    timings = measure.interleave(ours, rounds=rounds, control=control)
+    for name, action in (arm(STOCK, position) for position in POSITIONS[:2]):  # which takes half a minute
+        timings[name] = [measure.timed(action) for _ in range(3)]
+    wall = {name: [timing.wall_s for timing in of_arm] for name, of_arm in timings.items()}
+
+    def cell(name: str, position: int) -> str:
+        found = wall.get(f"{name} {position}")
+        return "not run" if found is None else f"{1e3 * measure.interval(found).median:.0f}"
+
+    def growth(name: str) -> str:
+        first, *others = (wall[f"{name} {each}"] for each in POSITIONS if f"{name} {each}" in wall)
+        return f"{measure.ratio(others[-1], first):.2f}"
+
+    header = ["first batch after, ms", *(f"{position:,} samples" for position in POSITIONS), "last / first"]
+    table = measure.markdown_table(
+        header, [[name, *(cell(name, each) for each in POSITIONS), growth(name)] for name in (LOCAL, RAY, STOCK)]
+    )
+    return (
+        f"{table}\n\n{rounds} rounds, 3 of stock Ray Data; a dataset of {ROWS:,} rows (10 million samples are "
+        f"{10**7 // ROWS:,} epochs). A/A control, steps_local after 10 samples over itself: "
+        f"{measure.ratio(wall[control + measure.AGAIN], wall[control]):.2f}."
+    )
+
+
 def read_with_pyarrow(url: str, index: DatasetIndex) -> Iterator[object]:
     """Read all columns, a row group at a time, as batches of Arrow."""
     import pyarrow.parquet as pq
@@ -186,7 +241,9 @@ def write_dataset(url: str) -> DatasetIndex:
             yield Row(input_ids, labels, (SEQ_LEN // 2, SEQ_LEN // 2), (0, 0))
 
     split = write_split(rows(), url, split="train", seq_len=SEQ_LEN)
-    index = DatasetIndex(1, "random", SEQ_LEN, row_group_rows(SEQ_LEN), 0, ("zipf",), "none", {"train": split})
+    index = DatasetIndex(
+        FORMAT_VERSION, "random", SEQ_LEN, row_group_rows(SEQ_LEN), 0, ("zipf",), "none", {"train": split}
+    )
     write_index(url, index)
     return index
 

@@ -24,10 +24,11 @@ def s3_process() -> Iterator[str]:
 
 
 @contextmanager
-def fast_s3_process() -> Iterator[str]:
-    """Run the server that is only fast on a free port, and yield its URL."""
+def fast_s3_process(*, latency_s: float = 0.0, connection_mb_s: float = float("inf")) -> Iterator[str]:
+    """Run the server that is only fast on a free port, and yield its URL; it can be made to seem far away."""
     port = _free_port()
-    command = [sys.executable, str(Path(__file__).with_name("bucket_sink.py")), str(port)]
+    distance = ["--latency-s", str(latency_s), "--connection-mb-s", str(connection_mb_s)]
+    command = [sys.executable, str(Path(__file__).with_name("bucket_sink.py")), str(port), *distance]
     with _running(command, f"http://127.0.0.1:{port}") as url:
         yield url
 

@@ -4,7 +4,8 @@
 
 It speaks plain HTTP/1.1, passes every request on to one upstream server, and remembers them. A fault is given to the
 first requests that match it, once unless told otherwise: an answer of our own instead of the store's, a connection
-reset, an answer cut short, or an answer that never comes although the store has done what it was asked.
+reset, an answer cut short, or an answer that never comes, or says otherwise, although the store has done what it was
+asked.
 """
 
 import argparse
@@ -43,9 +44,10 @@ class Fault:
     reset_upload    the connection is reset after `after_bytes` of the request's body
     short           the answer's body ends after `after_bytes`, and its Content-Length says that this is all
     drop_answer     the store is asked, and its answer is thrown away
+    answer_after    the store is asked, and the client gets `status` and `body` in place of its answer
     """
 
-    kind: Literal["answer", "reset", "reset_upload", "short", "drop_answer"]
+    kind: Literal["answer", "reset", "reset_upload", "short", "drop_answer", "answer_after"]
     matches: Callable[[Request], bool]
     times: int = 1
     after_bytes: int = 0
@@ -168,6 +170,7 @@ class FaultProxy:
             headers = {}
         elif "content-length" not in headers and "transfer-encoding" not in headers:
             headers["until-closed"] = "yes"
+        goes_on = "until-closed" not in headers and "close" not in headers.get("connection", "").lower()
         if fault is not None and kind in ("drop_answer", "reset"):
             if kind == "drop_answer" or fault.after_bytes < 0:
                 await pass_body(from_store, None, headers)
@@ -175,6 +178,11 @@ class FaultProxy:
             writer.write(answer)
             await pass_body(from_store, writer, headers, stop_after=fault.after_bytes)
             return _reset(writer)
+        if fault is not None and kind == "answer_after":
+            await pass_body(from_store, None, headers)
+            writer.write(_answer(fault))
+            await writer.drain()
+            return goes_on
         if fault is not None and kind == "short":
             size = str(fault.after_bytes).encode()
             answer = re.sub(rb"(?i)(\r\ncontent-length: )\d+", rb"\g<1>" + size, answer)
@@ -183,7 +191,7 @@ class FaultProxy:
             return False
         writer.write(self._renamed(answer, self.upstream.geturl(), self.url))
         await pass_body(from_store, writer, headers)
-        return "until-closed" not in headers and "close" not in headers.get("connection", "").lower()
+        return goes_on
 
     def _renamed(self, head: bytes, old: str, new: str) -> bytes:
         """Put one server's address in the place of the other's, in Host and in Location."""

@@ -57,6 +57,7 @@ def save(run: RunLayout, step: int, *, world_size: int = 2, parent: int | None =
         world_size=world_size,
         zero_stage=2,
         precision="fp32",
+        dataset_url="bucket/data/tiny",
         model_url="bucket/models/tiny",
         ledger_hash="0" * 64,
         parent_step=parent,

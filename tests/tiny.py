@@ -121,6 +121,7 @@ def commit(
         world_size=2,
         zero_stage=2,
         precision=precision,
+        dataset_url="data/none",
         model_url=model_url,
         ledger_hash="0" * 64,
         parent_step=None,

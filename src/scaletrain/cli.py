@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scaletrain import __version__, cli_cluster, cli_jobs
+from scaletrain import __version__, cli_cluster, cli_jobs, cli_runs
 from scaletrain.command import (
     ConfigFile,
     Json,
@@ -35,6 +35,7 @@ app = typer.Typer(
 
 
 app.add_typer(cli_jobs.app)
+app.add_typer(cli_runs.app, name="runs")
 app.add_typer(cli_cluster.cluster_app)
 
 
@@ -231,21 +232,6 @@ def _doctor_nodes(config: str, overrides: list[str] | None) -> None:
     Console().print(render(findings))
     if any(each.finding.status == "fail" for each in findings):
         raise typer.Exit(1)
-
-
-@app.command()
-@reported
-def runs(
-    root: Annotated[
-        str, typer.Argument(metavar="[ROOT]", help="the storage root, as s3://my-bucket/scaletrain")
-    ] = "bucket",
-    as_json: Json = False,
-) -> None:
-    """List the runs below a storage root, with their newest committed step."""
-    from scaletrain.runs import list_runs, runs_table
-
-    found = list_runs(root)
-    print_result([run.record() for run in found], as_json=as_json, display=lambda: runs_table(found))
 
 
 @app.command()

@@ -83,9 +83,13 @@ def print_result(record: Any, *, as_json: bool, display: Callable[[], Any]) -> N
 
         print(orjson.dumps(record, option=orjson.OPT_INDENT_2).decode())
         return
+    shown = display()
+    if isinstance(shown, str):  # to be copied from the terminal, so it is not wrapped
+        print(shown)
+        return
     from rich.console import Console
 
-    Console().print(display())
+    Console().print(shown)
 
 
 def load_config_file(path: str, overrides: list[str] | None) -> Any:

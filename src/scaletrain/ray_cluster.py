@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from scaletrain.errors import ClusterError
+
 
 def address() -> str | None:
     """The cluster that RAY_ADDRESS names, as in a submitted job; None where this machine alone is one."""
@@ -16,9 +18,10 @@ def connected(*, num_cpus: int | None = None) -> Iterator[None]:
     """Use the connection that there is, else the cluster that RAY_ADDRESS names, else start one here and end it after.
 
     `num_cpus` is how many logical CPUs a cluster of this machine has; its cores by default. A bare `ray.init` might
-    join some other cluster of this machine, so the address is always given.
+    join some other cluster of this machine, so the address is always given. Raises ClusterError where Ray is lost.
     """
     import ray
+    from ray.exceptions import LocalRayletDiedError, RayActorError, RaySystemError, RpcError
 
     if ray.is_initialized():
         yield
@@ -35,5 +38,10 @@ def connected(*, num_cpus: int | None = None) -> Iterator[None]:
         )
     try:
         yield
+    except (LocalRayletDiedError, RayActorError, RaySystemError, RpcError) as error:
+        raise ClusterError(
+            f"Ray is gone, or does not answer ({type(error).__name__}): of a cluster, see whether the head is up "
+            f"(`scaletrain status`). The same command goes on from the newest commit. Ray said: {error}"
+        ) from error
     finally:
         ray.shutdown()

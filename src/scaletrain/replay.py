@@ -18,9 +18,10 @@ from scaletrain.data.loader import MicroBatch, ReadPlan, StepBatch, sample_ids, 
 from scaletrain.data.prepare import prepare
 from scaletrain.data.shards import DatasetIndex, load_index
 from scaletrain.errors import ConfigError
-from scaletrain.layout import RunLayout, dataset_url, model_url, step_of
+from scaletrain.layout import RunLayout, step_of
 from scaletrain.log import get_logger, progress
 from scaletrain.metrics import read_records
+from scaletrain.run_inputs import inputs_of
 from scaletrain.runs import check_exists
 
 if TYPE_CHECKING:
@@ -154,35 +155,25 @@ def _read_run(run: RunLayout, step: int) -> tuple[Config, Manifest | None]:
 
 
 def _job_of(run: RunLayout, config: Config, newest: Manifest | None, device: Literal["auto", "cuda", "cpu"]) -> "Job":
-    """The run as a job of this process; its data and model are beside it, or where its checkpoint says."""
+    """The run as a job of this process."""
     from scaletrain.train.job import Job
 
-    if newest is not None and newest.dataset_url:
-        rows, model = (url.rsplit("/", 1)[-1] for url in (newest.dataset_url, newest.model_url))
-        urls = [dataset_url(run.root, rows), model_url(run.root, model)]
-        kept = [new if storage.exists(new) else old for new, old in zip(urls, _urls(newest), strict=True)]
-    else:
-        found = prepare(config, use_ray=False)
-        kept = [found.dataset_url, found.model_url]
+    inputs = inputs_of(run, newest) if newest is not None else prepare(config, use_ray=False)
     resolved = devices.resolve_device(device, gpus=devices.count_local_gpus())
     precision = newest.precision if newest else devices.resolve_precision(config.train.precision, resolved)
     return Job(
         config=config.model_copy(
             update={"storage": config.storage.model_copy(update={"root": run.root}), "name": run.name}
         ),
-        dataset_url=kept[0],
-        model_url=kept[1],
+        dataset_url=inputs.dataset_url,
+        model_url=inputs.model_url,
         attempt=0,
-        total_steps=_total_steps(config, kept[0]),
+        total_steps=_total_steps(config, inputs.dataset_url),
         device=resolved,
         precision="bf16" if precision == "bf16" else "fp32",
         attention=devices.resolve_attention(config.model.attention, resolved),
         reader="local",
     )
-
-
-def _urls(manifest: Manifest) -> tuple[str, str]:
-    return manifest.dataset_url, manifest.model_url
 
 
 def _total_steps(config: Config, url: str) -> int:

@@ -19,9 +19,10 @@ from scaletrain.config_file import load_config
 from scaletrain.data.order import sample_ids
 from scaletrain.data.shards import DatasetIndex, load_index
 from scaletrain.errors import CheckpointError, NotFoundError, ScaletrainError
-from scaletrain.layout import RunLayout, dataset_url, step_of
+from scaletrain.layout import RunLayout, step_of
 from scaletrain.log import progress
 from scaletrain.metrics import read_attempt_records, read_records
+from scaletrain.run_inputs import inputs_of
 from scaletrain.runs import check_exists
 from scaletrain.train import ledger
 
@@ -139,13 +140,8 @@ def _check_order(
 
 
 def _load_index(run: RunLayout, newest: Manifest, problems: list[str]) -> DatasetIndex | None:
-    """The dataset beside the run, if it is there (a run may have been moved with it), else where it was."""
-    if not newest.dataset_url:
-        problems.append("the checkpoint does not say which dataset it was trained on: the order was not checked")
-        return None
-    beside = dataset_url(run.root, newest.dataset_url.rsplit("/", 1)[-1])
     try:
-        return load_index(beside if storage.exists(beside) else newest.dataset_url)
+        return load_index(inputs_of(run, newest).dataset_url)
     except ScaletrainError as error:
         problems.append(f"the order of the samples cannot be checked, for the dataset cannot be read: {error}")
         return None

@@ -39,6 +39,7 @@ def save(step: int, *, world_size: int = 1, attempt: int = 1) -> Save:
         world_size=world_size,
         zero_stage=2,
         precision="fp32",
+        dataset_url="data/tiny",
         model_url="models/tiny",
         ledger_hash="0" * 64,
         parent_step=None,

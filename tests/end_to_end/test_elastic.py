@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -46,7 +47,7 @@ class Cluster:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._nodes = 1
-        self._start("--head", "--port=6379", "--num-cpus=0", "--include-dashboard=false")
+        self.head = self._start("--head", "--port=6379", "--num-cpus=0", "--include-dashboard=false")
         self._wait_for_nodes()
 
     def add_node(self) -> "subprocess.Popen[str]":
@@ -76,12 +77,27 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+def machine(tmp_path: Path) -> Iterator[Machine]:
     machine = Machine(tmp_path)
     try:
-        yield Cluster(machine)
+        yield machine
     finally:
         machine.end()
+
+
+@pytest.fixture
+def cluster(machine: Machine) -> Cluster:
+    return Cluster(machine)
+
+
+@contextmanager
+def watched(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"]:
+    """Where something does not happen in time, end a run and show what it told."""
+    try:
+        yield process
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        kill_everything(process.pid)
+        raise AssertionError(f"{error}\n{process.communicate()[1]}") from error
 
 
 def test_a_run_goes_from_two_workers_to_one_to_three(cluster: Cluster, tmp_path: Path) -> None:
@@ -93,8 +109,8 @@ def test_a_run_goes_from_two_workers_to_one_to_three(cluster: Cluster, tmp_path:
         return newest if newest is not None and newest.world_size == workers else None
 
     nodes = [cluster.add_node() for _ in range(2)]
-    process = cluster.train("scaling.workers={min: 1, max: 3}", "train.steps=100000", "checkpoint.every_steps=10")
-    try:
+    options = ("scaling.workers={min: 1, max: 3}", "train.steps=100000", "checkpoint.every_steps=10")
+    with watched(cluster.train(*options)) as process:
         wait_for(lambda: commit_of(2), "a commit of two workers", limit_s=300)
         cluster.kill(nodes[1])
         alone = wait_for(lambda: commit_of(1), "a commit of the worker that is left", limit_s=250)
@@ -103,9 +119,6 @@ def test_a_run_goes_from_two_workers_to_one_to_three(cluster: Cluster, tmp_path:
         wait_for(lambda: commit_of(3), "a commit of three workers", limit_s=300)
         psutil.Process(process.pid).children()[0].send_signal(signal.SIGTERM)
         _, told = process.communicate(timeout=120)
-    except AssertionError as error:
-        kill_everything(process.pid)
-        raise AssertionError(f"{error}\n{process.communicate()[1]}") from error
     assert process.returncode == 130, told
     assert "a worker was lost" in told
     assert re.search(r"[12] more workers could be had: saving, and going on with them", told)
@@ -117,3 +130,36 @@ def test_a_run_goes_from_two_workers_to_one_to_three(cluster: Cluster, tmp_path:
     resumed = attempts.read_attempts(run).resumed_from
     assert resumed[3] >= alone.step
     assert found.done_again <= 10
+
+
+def test_a_run_whose_head_is_lost_goes_on_on_a_new_cluster(machine: Machine, tmp_path: Path) -> None:
+    """SIGKILL of all of the head but the driver: one error with what to do; then the same command on a new cluster."""
+    run = RunLayout(str(tmp_path / "bucket"), "tiny")
+    options = ("scaling.workers={min: 1, max: 2}", "train.steps=100000", "checkpoint.every_steps=10")
+
+    def committed_step() -> int:
+        newest = checkpoint.latest(run)
+        return newest.step if newest is not None else 0
+
+    cluster = Cluster(machine)
+    nodes = [cluster.add_node() for _ in range(2)]
+    with watched(cluster.train(*options)) as process:
+        wait_for(committed_step, "a commit", limit_s=300)
+        cluster.kill(cluster.head)
+        _, told = process.communicate(timeout=150)
+    assert process.returncode == 1, told
+    assert "error: Ray is gone, or does not answer" in told and "Traceback" not in told
+    for node in nodes:
+        cluster.kill(node)
+    before = committed_step()
+
+    cluster = Cluster(machine)
+    for _ in range(2):
+        cluster.add_node()
+    with watched(cluster.train(*options)) as process:
+        wait_for(lambda: committed_step() > before, "a commit on the new cluster", limit_s=300)
+        psutil.Process(process.pid).children()[0].send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=120)
+    assert process.returncode == 130, told
+    assert f"going on from step {before}" in told
+    assert verify_run(run).problems == ()

@@ -53,7 +53,8 @@ def config(tmp_path: Path, corpus: Path) -> Config:
 def _commit(config: Config, *, step: int, scale: float) -> Manifest:
     """Commit the base model with its weights scaled, as a checkpoint of one rank."""
     run = RunLayout(config.storage.root, config.name)
-    model_url = prepare(config, use_ray=False).model_url
+    inputs = prepare(config, use_ray=False)
+    model_url = inputs.model_url
     model = load_model(model_url, config.model, dtype=torch.float32, attention="sdpa", seed=config.seed)
     trained = {name: p.detach() * scale for name, p in model.named_parameters() if p.requires_grad}
     slices = [Slice("fp32", name, 0, values.flatten().numpy()) for name, values in trained.items()]
@@ -65,6 +66,7 @@ def _commit(config: Config, *, step: int, scale: float) -> Manifest:
         world_size=1,
         zero_stage=0,
         precision="fp32",
+        dataset_url=inputs.dataset_url,
         model_url=model_url,
         ledger_hash="",
         parent_step=None,

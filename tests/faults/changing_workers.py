@@ -1,4 +1,4 @@
-"""A run that goes from 2 workers to 1, to 2, to 3, each time through a kill; as a command, it draws the losses.
+"""A run that goes from 2 workers to 1, to 2, to 3 through four kills; as a command, it draws the losses.
 
 PYTHONPATH=tests python tests/faults/changing_workers.py docs/faults-losses.svg
 """
@@ -18,7 +18,7 @@ from workers import Prepared, make_prepared
 STEPS = 40
 SETTINGS = {"train__steps": STEPS, "checkpoint__every_steps": 5}
 # Workers, and the step in the middle of which one of them is killed (None: to the end).
-STAGES = ((2, 8), (1, 18), (2, 27), (3, None))
+STAGES = ((2, 8), (1, 16), (2, 24), (3, 33), (3, None))
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Manifest:
     `attempt` is the fencing token of the attempt that wrote it, `parent_step` the step that attempt resumed from or
     saved before (None at first), `ledger_hash` the hash of the ledger's line for `step`, `parameters` the shape of
     every trainable parameter, `scalars` the optimizer step and counters that are not tensors. `dataset_url` is where
-    the rows came from (empty in what older versions wrote).
+    the rows came from.
     """
 
     step: int
@@ -48,6 +48,7 @@ class Manifest:
     world_size: int
     zero_stage: int
     precision: str
+    dataset_url: str
     model_url: str
     ledger_hash: str
     parent_step: int | None
@@ -55,7 +56,6 @@ class Manifest:
     parameters: Mapping[str, tuple[int, ...]]
     scalars: Mapping[str, float]
     files: tuple[FileRecord, ...]
-    dataset_url: str = ""
     version: int = FORMAT_VERSION
     manifest_hash: str = ""
 

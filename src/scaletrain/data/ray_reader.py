@@ -8,6 +8,7 @@ consumer instead, it would take a whole core for as long as the training lasts.
 """
 
 import logging
+import os
 import pickle
 import threading
 from collections import deque
@@ -32,28 +33,34 @@ if TYPE_CHECKING:
 TASKS_AT_ONCE = 2  # each has many fetches under way; more would only start more processes
 WINDOW_TASKS = 16  # some 40 MB of the object store; up to two windows are held
 FIRST_WINDOW_TASKS = TASKS_AT_ONCE
+READ_HERE = 2  # runs, while Ray Data starts
 STALLED_AFTER_S = 600
 END_WITHIN_S = 10
 _ERROR = "error"
 _BYTES_PER_TOKEN = 20  # five columns of int32
+_SETUP_HOOK = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
 
 
 def read_runs(plan: ReadPlan, runs: Sequence[Run]) -> Generator[tuple[Run, Samples], None, None]:
     """Yield runs in order, read by Ray Data's tasks; raises what a task raised, and ClusterError where tasks are lost.
 
-    Needs a Ray that is connected. Closing the generator ends the tasks.
+    The first runs are read in this process: Ray Data takes seconds to start, on which no step has to wait so. Needs a
+    Ray that is connected. Closing the generator ends the tasks.
     """
     import ray
     from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError
 
-    if not runs:
-        return
-    _quieten_ray_data()
-    task_input = ray.put(_TaskInput(plan, storage.options_of(plan.dataset_url)))
+    here, there = runs[:READ_HERE], runs[READ_HERE:]
+    for run in here[:-1]:
+        yield run, read_run(plan, run)
     try:
-        with closing(_blocks(task_input, plan, runs)) as blocks:
-            for run, block in zip(runs, blocks, strict=True):
+        with closing(_blocks(plan, there)) as blocks:
+            next(blocks)  # begins to read
+            for run in here[-1:]:
+                yield run, read_run(plan, run)
+            for run, block in zip(there, blocks, strict=True):
+                assert block is not None
                 yield run, _samples_from(ray.get(block))
     except (RayError, ExecutionTimeoutError) as error:
         raise ClusterError(
@@ -62,10 +69,15 @@ def read_runs(plan: ReadPlan, runs: Sequence[Run]) -> Generator[tuple[Run, Sampl
         ) from error
 
 
-def _blocks(
-    task_input: "ObjectRef[_TaskInput]", plan: ReadPlan, runs: Sequence[Run]
-) -> Generator["ObjectRef[pa.Table]", None, None]:
-    """Yield the blocks of all runs; while those of one window are consumed, the next window is read."""
+def _blocks(plan: ReadPlan, runs: Sequence[Run]) -> Generator["ObjectRef[pa.Table] | None", None, None]:
+    """Yield None once it reads, then the blocks of all runs; while one window is consumed, the next one is read."""
+    import ray
+
+    if not runs:
+        yield None
+        return
+    _quieten_ray_data()
+    task_input = ray.put(_TaskInput(plan, storage.options_of(plan.dataset_url)))
     block_bytes = (runs[0].stop - runs[0].start) * plan.micro_batch_size * plan.index.seq_len * _BYTES_PER_TOKEN
     ending = threading.Event()
     reading: deque[Future[list[ObjectRef[pa.Table]]]] = deque()
@@ -74,6 +86,8 @@ def _blocks(
             reading.append(_in_background(partial(_read_window, task_input, window, block_bytes, ending)))
             if len(reading) > 1:
                 yield from reading.popleft().result()
+            else:
+                yield None
         yield from reading.popleft().result()
     finally:
         ending.set()
@@ -94,6 +108,7 @@ def _read_window(
     dataset = ray.data.read_datasource(
         _datasource(task_input, window, block_bytes),
         num_cpus=0,  # the training workers may have taken every CPU: a task must find its place all the same
+        runtime_env=tasks_environment(),
         concurrency=min(TASKS_AT_ONCE, len(window)),
         override_num_blocks=len(window),
     )
@@ -112,6 +127,11 @@ def _read_window(
         blocks += (entry.ref for entry in bundle.blocks)
     ray.wait(blocks, num_returns=len(blocks), timeout=0, fetch_local=True)  # begins to bring them to this machine
     return blocks
+
+
+def tasks_environment() -> dict[str, Any] | None:
+    """What gives a training worker's tasks processes of their own, not those that are kept for workers."""
+    return {"env_vars": {_SETUP_HOOK: ""}} if os.environ.get(_SETUP_HOOK) else None
 
 
 def _in_background(read: Callable[[], list["ObjectRef[pa.Table]"]]) -> "Future[list[ObjectRef[pa.Table]]]":

@@ -27,6 +27,7 @@ from scaletrain.log import get_logger, progress
 from scaletrain.metrics import read_records
 from scaletrain.model.build import load_model, load_tokenizer
 from scaletrain.model.export import find_checkpoint, load_trained
+from scaletrain.run_inputs import inputs_of
 
 log = get_logger(__name__)
 
@@ -68,7 +69,7 @@ def evaluate(
     manifest = checkpoint.latest(run) if step is None and only != "trained" else find_checkpoint(run, step)
     if manifest is None and only is None:
         log.info("%s has no checkpoint yet: only the model that training starts from is measured", config.name)
-    prepared = prepare(config, use_ray=False)
+    prepared = inputs_of(run, manifest) if manifest is not None else prepare(config, use_ray=False)
     index = load_index(prepared.dataset_url)
     if "validation" not in index.splits or index.splits["validation"].rows == 0:
         raise DataError("nothing was held out to evaluate on; raise data.validation, or give more conversations")

@@ -24,7 +24,7 @@ from scaletrain.storage.streaming import Reader
 
 _PAGE_OBJECTS = 1000  # the most that S3 and GCS list in one answer
 _PIECE_BYTES = 8 * MIB
-_PARALLEL_PIECES = 8
+_PARALLEL_PIECES = 16  # a connection of S3 gives some 100 MB/s
 _MAX_PARTS = 10_000  # of one upload, to S3 and to GCS
 _log = get_logger(__name__)
 

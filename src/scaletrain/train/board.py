@@ -1,9 +1,17 @@
-"""The board: a small actor beside the driver, where workers leave lines of metrics and errors for it."""
+"""The board: a small actor beside the driver, where workers leave lines of metrics and errors for it.
 
+Its environment is that of Ray Train's controller, and so it has spares started for all that an attempt needs here.
+"""
+
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from scaletrain.errors import ScaletrainError
+from scaletrain.train import spares
+
+_PROCESSES = 6  # the controller, its four helpers, and a board
+_AFTER_S = 3 * spares.AFTER_S  # the workers' spares come first: they are worth more
 
 
 def start_board() -> Any:
@@ -12,7 +20,8 @@ def start_board() -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
+    environment = spares.controller_environment()
+    return ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here, runtime_env=environment).remote()
 
 
 def take_lines(board: Any, on_lines: Callable[[Sequence[bytes]], None]) -> Sequence[bytes]:
@@ -29,10 +38,14 @@ class Board:
 
     def __init__(self) -> None:
         self._lines: list[bytes] = []
+        self._has_spares = False
         self._error: ScaletrainError | None = None
 
     def add_lines(self, lines: list[bytes]) -> None:
         self._lines.extend(lines)
+        if not self._has_spares:
+            self._has_spares = True
+            threading.Timer(_AFTER_S, spares.start_like_this, (_PROCESSES,)).start()
 
     def take_lines(self) -> list[bytes]:
         lines, self._lines = self._lines, []

@@ -21,6 +21,7 @@ from scaletrain.metrics import StepMetrics
 from scaletrain.model.build import load_tokenizer
 from scaletrain.train import debug, ledger, start, state
 from scaletrain.train.job import Job
+from scaletrain.train.phases import Phases
 from scaletrain.train.records import Records
 from scaletrain.train.saver import Position, Saver
 from scaletrain.train.step import Wishes, forward, run_step
@@ -36,16 +37,20 @@ def train(
     *,
     should_stop: Callable[[], bool],
     must_leave: Callable[[], bool] = lambda: False,
+    left_s: Callable[[], float] = lambda: math.inf,
     on_lines: Callable[[Sequence[bytes]], None] | None = None,
+    phases: Phases | None = None,
 ) -> int:
     """Train from the newest commit to the last step, or until asked to stop; returns the last committed step.
 
     Every worker of the attempt calls it, with the process group up. Once a step `should_stop` is asked on rank 0, and
-    `must_leave` on every rank: whether its machine is about to be taken away, so that all save and end. `on_lines` gets
-    rank 0's new lines of metrics, twice a second. Raises TrainingError (a loss that is never finite), DataError,
-    CheckpointError, StorageError.
+    `must_leave` on every rank: whether its machine is about to be taken away, so that all save and end. Where less time
+    is left until then (`left_s`) than saves take, all end without. `on_lines` gets rank 0's new lines of metrics, twice
+    a second. Raises TrainingError (a loss that is never finite), DataError, CheckpointError, StorageError.
     """
+    phases = phases or Phases()
     newest = start.newest_commit(job, worker)
+    phases.ended("found")
     if newest is not None and newest.step >= job.last_step:
         return newest.step
     config, index = job.config, load_index(job.dataset_url)
@@ -54,7 +59,9 @@ def train(
         # Reading starts first: its start-up hides behind the engine's.
         plan, batches = start.open_batches(stack, job, worker, index, newest)
         engine = start.start_engine(job, plan)
+        phases.ended("engine")
         restored = start.restore(job, worker, engine, newest)
+        phases.ended("restored")
         if restored != newest:
             batches.close()
             plan, batches = start.open_batches(stack, job, worker, index, restored)
@@ -66,13 +73,21 @@ def train(
         profiler = _open_debug_tools(stack, job, worker, engine, position.step)
         saver = stack.enter_context(Saver(engine, job, worker))
         flops_per_token = _flops_per_token(engine, index.seq_len)
+        phases.ended("ready")
 
         def ask() -> Wishes:
-            return Wishes(stop=worker.rank == 0 and should_stop(), leave=must_leave(), save_failed=saver.failed)
+            stop, leave, save_failed = worker.rank == 0 and should_stop(), must_leave(), saver.failed
+            too_late = leave and not saver.fits(left_s())
+            if too_late:
+                log.warning("this machine goes before a save could be made: going on from the last one")
+            return Wishes(stop=stop, leave=leave, too_late=too_late, save_failed=save_failed)
 
         clock, stall_s, skipped_in_a_row = time.perf_counter(), 0.0, 0
         for batch in batches:
-            if config.debug.dump_batch and batch.step == plan.first_step and worker.rank == 0:
+            is_first = batch.step == plan.first_step
+            if is_first:
+                phases.ended("first_batch")
+            if config.debug.dump_batch and is_first and worker.rank == 0:
                 debug.show_batch(batch.micro_batches[0], load_tokenizer(job.model_url))
             totals = run_step(job, worker, engine, batch, plan, ask=ask)
             line = _ledger_line(batch, plan, index, totals.samples_digest, position.ledger_hash)
@@ -112,18 +127,23 @@ def train(
                     skipped=totals.skipped or None,
                 )
                 records.write(metrics, line)
+            if is_first:
+                phases.ended("first_step")
+                if worker.rank == 0:
+                    phases.keep(job.run, job.attempt)
             clock, stall_s = now, 0.0
             if profiler is not None:
                 profiler.step()
             ending = totals.wishes.stop or totals.wishes.leave or position.step == job.last_step
-            if ending or position.step % config.checkpoint.every_steps == 0:
+            is_due = ending or position.step % config.checkpoint.every_steps == 0
+            if is_due and not totals.wishes.too_late:
                 saver.save(position, before_commit=records.flush if records is not None else _nothing)
                 position = replace(position, parent_step=position.step)
                 stall_s = time.perf_counter() - clock
             if ending:
                 break
         saver.finish()
-    return position.step
+    return position.parent_step or 0
 
 
 def _ledger_line(

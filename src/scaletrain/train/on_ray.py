@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from scaletrain.config import Config, WorkerRange
 from scaletrain.errors import NotFoundError, ScaletrainError, TrainingError
 from scaletrain.log import get_logger, setup_logging
 from scaletrain.notices import Sentinel
+from scaletrain.train import spares
 from scaletrain.train.board import start_board, take_lines
 from scaletrain.train.growth import Growth
 from scaletrain.train.job import Job
@@ -65,6 +66,7 @@ def run_on_ray(
     commit in between.
     """
     fruitless, has_begun = 0, False
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_POLL_S))  # how soon a loss is seen; Ray's is 2
     threading.Thread(target=_import_ahead, name="import-ahead", daemon=True).start()
     while True:
         group = wait_for_workers(
@@ -136,8 +138,12 @@ def _run_attempt(
         ),
         run_config=RunConfig(
             name=f"attempt-{job.attempt:04d}",
-            # Ray would restart a drained machine's group by itself, within the attempt and without end.
-            failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),  # type: ignore[call-arg]
+            worker_runtime_env=spares.worker_environment(),
+            # Ray would restart a drained machine's group by itself, within the attempt and without end, and likewise
+            # one whose workers die at their start.
+            failure_config=FailureConfig(  # type: ignore[call-arg]
+                max_failures=0, max_preemption_failures=0, controller_failure_limit=0
+            ),
             **ray_storage(scratch),
         ),
     )
@@ -177,9 +183,11 @@ def _worker(settings: dict[str, Any]) -> None:
     """What Ray Train runs in each worker process."""
     import ray
 
+    from scaletrain.train.phases import Phases
     from scaletrain.train.worker import prepare_process
 
-    job, board = settings["job"], settings["board"]
+    job, board, phases = settings["job"], settings["board"], Phases()
+    phases.ended("entered")
     setup_logging()
     storage.configure(job.config.storage.root, job.config.storage.options)
     worker = make_worker(job.device)
@@ -187,14 +195,17 @@ def _worker(settings: dict[str, Any]) -> None:
     try:
         from scaletrain.train.loop import train
 
+        phases.ended("imported")
         watch = Sentinel() if settings["on_cluster"] and worker.local_rank == 0 else nullcontext()
-        with _watching_stop_request(job, worker) as asked, watch as sentinel:
+        with _watching_stop_request(job, worker) as asked, watch as sentinel, spares.one_ahead(phases):
             train(
                 job,
                 worker,
                 should_stop=asked.is_set,
                 must_leave=lambda: sentinel is not None and sentinel.notice is not None,
+                left_s=lambda: notice.left_s() if sentinel and (notice := sentinel.notice) else math.inf,
                 on_lines=lambda lines: board.add_lines.remote(list(lines)),
+                phases=phases,
             )
     except ScaletrainError as error:
         ray.get(board.add_error.remote(error))
@@ -269,5 +280,17 @@ def ray_storage(url: str) -> dict[str, Any]:
 
 
 def _headline(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    """What Ray says of a lost group, in one line: of each worker that failed, how."""
+    failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
+    if not failures:
+        return _line_of(getattr(error, "controller_failure", error))
+    ranks: dict[str, list[str]] = {}
+    for rank, failure in sorted(failures.items()):
+        ranks.setdefault(_line_of(failure), []).append(str(rank))
+    return "; ".join(f"rank {', '.join(of_line)}: {line}" for line, of_line in ranks.items())
+
+
+def _line_of(error: BaseException) -> str:
+    """The last line of a traceback, which has the error, or the first one of anything else."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]

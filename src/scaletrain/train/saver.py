@@ -7,6 +7,7 @@ failed goes round with the step's all-reduce.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -77,7 +78,8 @@ class Saver:
         self._has_saved = False
         self._failure: ScaletrainError | None = None
         self._before_commit: threading.Thread | None = None
-        self.last_commit_s: float | None = None
+        self._began_at_s = 0.0  # the last save, on time.monotonic()
+        self._takes_s: float | None = None  # what it took, until nothing of it was left to this rank
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +113,7 @@ class Saver:
         if self._worker.device.type == "cuda":
             torch.cuda.current_stream().synchronize()
         manifest = self._manifest(position) if self._worker.rank == 0 else None
-        self._stored, self._committed = False, manifest is None
+        self._stored, self._committed, self._began_at_s = False, manifest is None, time.monotonic()
         self._image.order(Save(position.step, manifest))
         if manifest is not None:
             self._before_commit = threading.Thread(target=self._prepare_commit, args=(before_commit,), daemon=True)
@@ -123,6 +125,18 @@ class Saver:
         while self._failure is None and not (self._stored and self._committed) and self._take_reply(wait_s=0):
             pass
         return self._failure is not None
+
+    def fits(self, left_s: float) -> bool:
+        """Whether this rank could do its part of a new save in that time, going by its last one; True before the first.
+
+        Nothing is put on top: a save that comes too late costs the seconds that were left, one that was not tried the
+        steps since the last.
+        """
+        if self._takes_s is None:
+            return True
+        is_under_way = not (self._stored and self._committed)
+        before_s = self._takes_s - (time.monotonic() - self._began_at_s) if is_under_way else 0.0
+        return max(0.0, before_s) + self._takes_s <= left_s
 
     def finish(self) -> None:
         """Wait for the save that is under way; every rank must call it, and every rank raises where one failed."""
@@ -151,13 +165,15 @@ class Saver:
         if isinstance(reply, Failed):
             self._failure = self._failure or reply.error
         elif isinstance(reply, Committed):
-            self._committed, self.last_commit_s = True, reply.seconds
+            self._committed, self._takes_s = True, reply.seconds
             log.debug(
                 "committed step %d (%.1f MB) in %.1f s",
                 *(reply.manifest.step, reply.manifest.size_bytes / 1e6, reply.seconds),
             )
         elif isinstance(reply, Stored):
             self._stored = True
+            if self._worker.rank != 0:  # rank 0 has it committed, too
+                self._takes_s = reply.seconds
         return reply is not None
 
     def _prepare_commit(self, before_commit: Callable[[], None]) -> None:
@@ -190,8 +206,8 @@ class Saver:
             world_size=self._worker.world_size,
             zero_stage=self._engine.zero_optimization_stage(),
             precision=self._job.precision,
-            model_url=self._job.model_url,
             dataset_url=self._job.dataset_url,
+            model_url=self._job.model_url,
             ledger_hash=position.ledger_hash,
             parent_step=position.parent_step,
             created=datetime.now(UTC).isoformat(timespec="seconds"),

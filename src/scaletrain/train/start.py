@@ -36,17 +36,27 @@ def newest_commit(job: Job, worker: Worker, *, passing_over: Collection[int] = (
     manifest = box[0]
     if isinstance(manifest, ScaletrainError):
         raise manifest
-    if manifest is not None and manifest.model_url.rsplit("/", 1)[-1] != job.model_url.rsplit("/", 1)[-1]:
-        raise CheckpointError(
-            f"{job.run.checkpoint(manifest.step)} was trained from {manifest.model_url}, this run starts from "
-            f"{job.model_url}: give the run another name, or its old model back"
-        )
+    if manifest is not None:
+        _check_inputs(job, manifest)
     if manifest is not None and manifest.precision != job.precision:
         raise CheckpointError(
             f"{job.run.checkpoint(manifest.step)} was trained in {manifest.precision}, this attempt would go on in "
             f"{job.precision}: set train.precision={manifest.precision}"
         )
     return manifest
+
+
+def _check_inputs(job: Job, manifest: checkpoint.Manifest) -> None:
+    """Raise CheckpointError where a commit was made of other rows, or from another model, than would come now."""
+    for what, before, now in (
+        ("dataset", manifest.dataset_url, job.dataset_url),
+        ("model", manifest.model_url, job.model_url),
+    ):
+        if before.rsplit("/", 1)[-1] != now.rsplit("/", 1)[-1]:
+            raise CheckpointError(
+                f"{job.run.checkpoint(manifest.step)} was trained with the {what} {before}, which is gone; what the "
+                f"configuration makes now is another, {now}: give the run another name, or its old {what} back"
+            )
 
 
 def restore(job: Job, worker: Worker, engine: Any, newest: checkpoint.Manifest | None) -> checkpoint.Manifest | None:

@@ -8,7 +8,7 @@ whose loss or gradients are not finite, on any rank, changes nothing on all of t
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -28,10 +28,14 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Wishes:
-    """What one rank, or any rank, wants: to stop the run, to leave (its machine goes), to report that a save failed."""
+    """What one rank, or any rank, wants: to stop the run, to leave (its machine goes), to report that a save failed.
+
+    `too_late`: the machine that goes is gone before a save could be made.
+    """
 
     stop: bool = False
     leave: bool = False
+    too_late: bool = False
     save_failed: bool = False
 
 
@@ -93,11 +97,11 @@ def _run_step(
     tokens = sum(micro.tokens for micro in batch.micro_batches if micro.weight)
     wishes = ask()
     digest = _samples_digest(batch, plan, worker)
-    told = [0.0, supervised, tokens, digest, wishes.stop, wishes.leave, wishes.save_failed]
+    told = [0.0, supervised, tokens, digest, *astuple(wishes)]
     sums = torch.tensor(told, dtype=torch.float64, device=worker.device)
     sums[0] = loss_sum
     _all_reduce(sums, worker)
-    total_loss, supervised_tokens, total_tokens, total_digest, stopping, leaving, failed_saves = sums.tolist()
+    total_loss, supervised_tokens, total_tokens, total_digest, *wished = sums.tolist()
     loss = total_loss / max(supervised_tokens, 1)
     not_finite: tuple[int, ...] = ()
     if grad_norm is None:
@@ -114,7 +118,7 @@ def _run_step(
         supervised_tokens=int(supervised_tokens),
         tokens=int(total_tokens),
         samples_digest=int(total_digest),
-        wishes=Wishes(stop=bool(stopping), leave=bool(leaving), save_failed=bool(failed_saves)),
+        wishes=Wishes(*map(bool, wished)),
         skipped=grad_norm is None,
         not_finite=not_finite,
     )

@@ -17,11 +17,12 @@ from typing import Self
 from scaletrain import attempts, checkpoint, devices, storage
 from scaletrain.config import Config
 from scaletrain.config_file import check_resume, dump_config, load_config
-from scaletrain.data.prepare import prepare
+from scaletrain.data.prepare import Prepared, prepare
 from scaletrain.data.shards import DatasetIndex, load_index
 from scaletrain.errors import DataError, Interrupted
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
+from scaletrain.run_inputs import inputs_of, is_there
 from scaletrain.train import on_ray
 from scaletrain.train.display import Display
 from scaletrain.train.job import Job
@@ -56,7 +57,7 @@ def train(config: Config, *, local: bool) -> Summary:
             config.train.device, gpus=devices.count_local_gpus() if local else on_ray.count_gpus()
         )
         devices.check_gpus(config, device)
-        prepared = prepare(config, use_ray=not local)
+        prepared = _inputs(config, use_ray=not local)
         total_steps = count_steps(config, load_index(prepared.dataset_url))
         job = Job(
             config=config,
@@ -103,6 +104,16 @@ def count_steps(config: Config, index: DatasetIndex) -> int:
         return config.train.steps
     assert config.train.epochs is not None
     return math.ceil(config.train.epochs * rows / config.train.global_batch_size)
+
+
+def _inputs(config: Config, *, use_ray: bool) -> Prepared:
+    """The dataset and the model that the run has begun with, else those that the configuration describes."""
+    run = RunLayout(config.storage.root, config.name)
+    newest = checkpoint.latest(run)
+    if newest is not None and is_there(inputs := inputs_of(run, newest)):
+        log.info("going on with %s", inputs.dataset_url)
+        return inputs
+    return prepare(config, use_ray=use_ray)
 
 
 def _settle_config(run: RunLayout, config: Config) -> None:

@@ -1,0 +1,113 @@
+"""Processes of a run on Ray that are frozen for ever, or killed while they read."""
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from commands import kill_everything, start, wait_for, write_tiny
+from scaletrain import attempts, checkpoint
+from scaletrain.layout import RunLayout
+from scaletrain.verify import verify_run
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+# A task reads the rows of 34 steps.
+READING = ("train.steps=150", "train.global_batch_size=120", "train.micro_batch_size=60", "checkpoint.every_steps=50")
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run of two workers on a Ray of its own."""
+
+    run: RunLayout
+    process: "subprocess.Popen[str]"
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """The processes of Ray whose title begins so."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if " ".join(process.cmdline()).startswith(title):
+                    found.append(process)
+        return found
+
+    def committed(self, attempt: int) -> bool:
+        newest = checkpoint.latest(self.run)
+        return newest is not None and newest.attempt == attempt
+
+    def end(self) -> str:
+        """Wait for the end of the command; returns what it told."""
+        return self.process.communicate(timeout=200)[1]
+
+
+@contextmanager
+def training(folder: Path, name: str, *overrides: str) -> Iterator[Training]:
+    """Start a run; where something does not happen in time, end it and show what it told."""
+    process = start("train", write_tiny(folder, root=str(folder / "bucket")), f"name={name}", *overrides)
+    found = Training(RunLayout(str(folder / "bucket"), name), process)
+    try:
+        yield found
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        kill_everything(process.pid)
+        raise AssertionError(f"{error}\n{process.communicate()[1]}") from error
+    finally:
+        if process.poll() is None:
+            kill_everything(process.pid)
+
+
+def test_a_worker_that_is_frozen_for_ever_is_replaced(tmp_path: Path) -> None:
+    """The other one ends after train.timeout_s; the frozen process goes as well, and a new group goes on."""
+    with training(tmp_path, "frozen", "train.steps=100000", "train.timeout_s=20") as found:
+        wait_for(lambda: found.committed(1), "a commit", limit_s=200)
+        frozen = found.processes("ray::RayTrainWorker")[1]
+        frozen.suspend()
+        wait_for(lambda: found.committed(2), "a commit of the second attempt", limit_s=200)
+        assert not frozen.is_running() or frozen.status() == psutil.STATUS_ZOMBIE
+        found.process.send_signal(signal.SIGTERM)
+        told = found.end()
+    assert found.process.returncode == 130, told
+    assert "a worker was lost" in told
+    assert verify_run(found.run).problems == ()
+
+
+def test_tasks_that_are_killed_while_they_read(tmp_path: Path) -> None:
+    """SIGKILL, as the kernel gives it where memory runs out: they are done again elsewhere, in the same attempt."""
+    with training(tmp_path, "reading", *READING) as found:
+        killed: set[int] = set()
+        while len(killed) < 3 and found.process.poll() is None:
+            for reader in found.processes("ray::ReadRuns"):
+                with suppress(psutil.NoSuchProcess):
+                    reader.kill()
+                    killed.add(reader.pid)
+        assert killed, "no task was seen while it read"
+        told = found.end()
+    assert found.process.returncode == 0, told
+    verdict = verify_run(found.run)
+    assert verdict.problems == () and verdict.steps == 150
+    assert len(attempts.read_attempts(found.run).resumed_from) == 1
+
+
+def test_workers_that_die_as_soon_as_they_start(tmp_path: Path) -> None:
+    """Killed again and again before they train: the run ends and says so, it does not start them for ever."""
+    process = start("train", write_tiny(tmp_path, root=str(tmp_path / "bucket")), "name=stillborn")
+    found = Training(RunLayout(str(tmp_path / "bucket"), "stillborn"), process)
+    killed: set[int] = set()
+    try:
+        while process.poll() is None and len(killed) < 20:
+            for worker in found.processes("ray::RayTrainWorker"):
+                with suppress(psutil.NoSuchProcess):
+                    worker.kill()
+                    killed.add(worker.pid)
+        assert len(killed) < 20, f"{len(killed)} workers were started, and the run goes on"
+        told = found.end()
+    finally:
+        if process.poll() is None:
+            kill_everything(process.pid)
+    assert process.returncode == 1, told
+    assert "workers were lost 3 times without a commit in between" in told

@@ -1,0 +1,46 @@
+"""trainer: what a run was begun with is what it goes on with."""
+
+import shutil
+from pathlib import Path
+
+import orjson
+
+from commands import run
+from scaletrain import checkpoint
+from scaletrain.layout import RunLayout
+
+CONFIG = """
+name: kept
+storage: {{root: {root}}}
+model: {{init: random, size: {{vocab_size: 320, hidden_size: 16, num_layers: 1, num_heads: 2}}}}
+data: {{corpora: [{{format: messages, source: "{corpus}/*.jsonl"}}], seq_len: 32, validation: 0.1}}
+train: {{steps: 4, global_batch_size: 4, learning_rate: 1.0e-3, device: cpu}}
+checkpoint: {{every_steps: 2}}
+track: {{tensorboard: false}}
+"""
+
+
+def _write_corpus(path: Path, *, first: int) -> None:
+    turns = [
+        [{"role": "user", "content": f"What comes after {n}?"}, {"role": "assistant", "content": str(n + 1)}]
+        for n in range(first, first + 40)
+    ]
+    path.write_bytes(b"".join(orjson.dumps({"messages": each}) + b"\n" for each in turns))
+
+
+def test_a_run_keeps_its_dataset_when_its_corpora_change(tmp_path: Path) -> None:
+    """It goes on with the rows it began with; without them it ends, rather than go on with others."""
+    corpus, root, config = tmp_path / "corpus", tmp_path / "bucket", tmp_path / "kept.yaml"
+    corpus.mkdir()
+    _write_corpus(corpus / "old.jsonl", first=0)
+    config.write_text(CONFIG.format(root=root, corpus=corpus))
+    run("train", str(config), "--local", "debug.stop_after=2")
+    (dataset,) = (root / "data").iterdir()
+    _write_corpus(corpus / "new.jsonl", first=100)
+    run("train", str(config), "--local", "debug.stop_after=3")
+    assert list((root / "data").iterdir()) == [dataset]
+    newest = checkpoint.latest(RunLayout(str(root), "kept"))
+    assert newest is not None and (newest.step, newest.dataset_url) == (3, str(dataset))
+    shutil.rmtree(dataset)
+    told = run("train", str(config), "--local", exit_code=2)
+    assert f"was trained with the dataset {dataset}, which is gone" in told
