@@ -4,6 +4,7 @@ Its environment is that of Ray Train's controller, and so it has spares started 
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from scaletrain.errors import ScaletrainError
 from scaletrain.train import spares
 
 _PROCESSES = 6  # the controller, its four helpers, and a board
-_AFTER_S = 3 * spares.AFTER_S  # the workers' spares come first: they are worth more
+_AFTER_S = 2 * spares.AFTER_S  # the workers' spares come first: they are worth more
 
 
 def start_board() -> Any:
@@ -33,6 +34,13 @@ def take_lines(board: Any, on_lines: Callable[[Sequence[bytes]], None]) -> Seque
     return lines
 
 
+def _start_spares() -> None:
+    """By twos: a raylet refuses to start more processes at once than its machine has cores."""
+    for _ in range(0, _PROCESSES, 2):
+        spares.start_like_this(2)
+        time.sleep(spares.AFTER_S / 2)
+
+
 class Board:
     """What the actor keeps."""
 
@@ -45,7 +53,7 @@ class Board:
         self._lines.extend(lines)
         if not self._has_spares:
             self._has_spares = True
-            threading.Timer(_AFTER_S, spares.start_like_this, (_PROCESSES,)).start()
+            threading.Timer(_AFTER_S, _start_spares).start()
 
     def take_lines(self) -> list[bytes]:
         lines, self._lines = self._lines, []

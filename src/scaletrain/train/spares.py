@@ -2,8 +2,8 @@
 
 Starting Python and importing Ray Train, torch, DeepSpeed and transformers is most of what a recovery takes. Ray gives
 an actor an idle process of its pool where one was started with the same runtime environment. So each worker, once it
-trains, asks the raylet of its machine to start a process like its own; it costs some 0.4 GB of main memory and nothing
-of a GPU, and ends with the job. Where Ray refuses, workers start as they always did.
+trains, asks the raylet of its machine to start a process like its own; it costs some 0.6 GB of main memory and nothing
+of a GPU, and ends with the job. Where Ray refuses, or memory is scarce, workers start as they always did.
 """
 
 import os
@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 
 from scaletrain.log import get_logger
 from scaletrain.train.phases import Phases
 
-AFTER_S = 10.0  # of training: the first steps have the machine for themselves, and a run of seconds needs no spare
+AFTER_S = 20.0  # of training: the first steps have the machine for themselves, and a short run needs no spare
+_SPARE_BYTES = 600_000_000
+_OF_AVAILABLE = 0.1  # what spares may take of a machine's available memory at a time
 _KEPT_S = 30 * 24 * 3600
 _TIMEOUT_S = 10.0
 _READ_AT_IMPORT = ("DS_ACCELERATOR", "OMP_NUM_THREADS")  # DeepSpeed's device, and what Ray sets where CPUs are given
@@ -94,7 +97,9 @@ def start_successor() -> None:
 
 
 def start_like_this(count: int) -> None:
-    """Ask the raylet of this machine for idle processes with the environment of this one."""
+    """Ask the raylet of this machine for idle processes with the environment of this one, where there is memory."""
+    if count * _SPARE_BYTES > _OF_AVAILABLE * psutil.virtual_memory().available:
+        return
     try:
         _ask_raylet(count)
     except Exception as error:  # noqa: BLE001 -- Ray promises nothing here, and training goes on as well without
