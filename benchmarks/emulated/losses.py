@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Literal, Self
 
 from emulated.files import REGION
+from scaletrain.cluster.aws_rehearsal import furnish
 from scaletrain.cluster.cluster_file import load_cluster_file
-from scaletrain.cluster.rehearsal_account import furnish
 from scaletrain.emulator.ec2 import EmulatedEC2, Instance
 
 Death = Literal["crash", "preempt"]

@@ -18,8 +18,8 @@ from pathlib import Path
 import orjson
 
 from emulated.files import PROJECT, REGION, ROOT, shipped_file, stock_file
+from scaletrain.cluster.aws_rehearsal import furnish
 from scaletrain.cluster.cluster_file import load_cluster_file
-from scaletrain.cluster.rehearsal_account import furnish
 from scaletrain.emulator.ec2 import EmulatedEC2, Instance
 from scaletrain.errors import ClusterError
 
