@@ -108,6 +108,19 @@ install_scaletrain() {
   echo "$wanted" >$home/installed
 }
 
+delay_shutdown() { # Google's notice of preemption is the shutdown itself: without this, systemd ends Ray at once,
+  # and the 30 s in which a run could save are lost (https://cloud.google.com/compute/docs/instances/preemptible)
+  step="delaying the shutdown"
+  [[ ",$extras," == *,gcp,* ]] && [ -d /run/systemd/system ] || return 0
+  local text=$'[Login]\nInhibitDelayMaxSec=30' file=/etc/systemd/logind.conf.d/scaletrain.conf
+  if [ "$(cat $file 2>/dev/null)" != "$text" ]; then
+    as_root install -d "${file%/*}" && echo "$text" | as_root tee $file >/dev/null
+    as_root systemctl restart systemd-logind
+  fi
+  systemctl is-active --quiet scaletrain-shutdown-delay || as_root systemd-run --quiet --collect \
+    --unit=scaletrain-shutdown-delay systemd-inhibit --what=shutdown --mode=delay --why="a run saves" sleep infinity
+}
+
 write_profile() { # for `ray exec`, `ray attach` and people: the same ray and the same token as the cluster
   step="writing /etc/profile.d/scaletrain.sh"
   local text="export PATH=$venv/bin:\$PATH RAY_AUTH_MODE=token"
@@ -128,6 +141,7 @@ else
   install_scaletrain
 fi
 prepare_scratch
+delay_shutdown
 write_profile
 step="importing scaletrain"
 $venv/bin/python -c 'import scaletrain' || fail "remove $venv and run ray up again"
