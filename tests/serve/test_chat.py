@@ -149,8 +149,9 @@ def test_a_terminal_chat_survives_ctrl_c(tmp_path: Path) -> None:
     try:
         read_until(master, b"\n> ")
         os.write(master, b"Hello!\n")
-        read_until(master, b"Hello!")
-        time.sleep(1)
+        read_until(master, b"Hello!\r\n")
+        for _ in range(200):  # bytes of the answer: until it begins, Ctrl-C would end the line that is typed
+            assert os.read(master, 1)
         process.send_signal(signal.SIGINT)
         read_until(master, b"(stopped)\r\n\r\n> ")
         os.write(master, b"/set max_new_tokens 1\n")
