@@ -38,7 +38,6 @@ STALLED_AFTER_S = 600
 END_WITHIN_S = 10
 _ERROR = "error"
 _BYTES_PER_TOKEN = 20  # five columns of int32
-_SETUP_HOOK = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
 
 
 def read_runs(plan: ReadPlan, runs: Sequence[Run]) -> Generator[tuple[Run, Samples], None, None]:
@@ -131,7 +130,10 @@ def _read_window(
 
 def tasks_environment() -> dict[str, Any] | None:
     """What gives a training worker's tasks processes of their own, not those that are kept for workers."""
-    return {"env_vars": {_SETUP_HOOK: ""}} if os.environ.get(_SETUP_HOOK) else None
+    from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
+
+    hook = WORKER_PROCESS_SETUP_HOOK_ENV_VAR
+    return {"env_vars": {hook: ""}} if os.environ.get(hook) else None
 
 
 def _in_background(read: Callable[[], list["ObjectRef[pa.Table]"]]) -> "Future[list[ObjectRef[pa.Table]]]":
