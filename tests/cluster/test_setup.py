@@ -117,5 +117,5 @@ def test_a_gpu_with_a_new_driver_passes(project: Path) -> None:
 def test_the_script_is_short_strict_and_parses() -> None:
     """Like the other scripts."""
     text = (ROOT / "cluster/setup.sh").read_text()
-    assert "set -euo pipefail" in text and len(text.splitlines()) < 140
+    assert "set -euo pipefail" in text and len(text.splitlines()) < 150
     subprocess.run(["bash", "-n", str(ROOT / "cluster/setup.sh")], check=True)
