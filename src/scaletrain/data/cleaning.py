@@ -24,8 +24,9 @@ _CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) n
 
 
 def clean(conversation: Conversation, steps: Sequence[Step]) -> Conversation:
-    """Apply the steps in order, and then the rules that every conversation must meet; raises Drop."""
+    """Apply the steps in order, noting those that change it, and then the rules of a conversation; raises Drop."""
     for step in steps:
+        before = conversation
         try:
             conversation = step(conversation)
         except (Drop, ScaletrainError):
@@ -37,6 +38,8 @@ def clean(conversation: Conversation, steps: Sequence[Step]) -> Conversation:
             ) from exc
         if not isinstance(conversation, Conversation):
             raise ConfigError(f"data.cleaning: {_name(step)} returned {type(conversation).__name__}, no Conversation")
+        if conversation.turns != before.turns:
+            conversation = replace(conversation, changes=(*conversation.changes, _name(step)))
     return check_validity(conversation)
 
 

@@ -38,11 +38,21 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Turns in order; `corpus` is the name of its corpus, `source` says where it was read (file:line or file:key)."""
+    """Turns in order, and what is known of them.
+
+    corpus: the name of its corpus. source: where it was read (file:line or file:key). id: what the dump calls it.
+    authors: who speaks, as the dump names them, in the order of their first turn. language: an ISO 639-1 code.
+    licence: an SPDX identifier. changes: the cleaning steps that changed it. What is not known is empty.
+    """
 
     turns: tuple[Turn, ...]
     corpus: str = ""
     source: str = ""
+    id: str = ""
+    authors: tuple[str, ...] = ()
+    language: str = ""
+    licence: str = ""
+    changes: tuple[str, ...] = ()
 
     def messages(self) -> list[dict[str, str]]:
         """Return the turns as chat templates and OpenAI's API take them."""

@@ -47,11 +47,20 @@ _RECORD: dict[str, pa.DataType] = {
     "reason": pa.string(),
     "detail": pa.string(),
 }
-_CONVERSATIONS = pa.schema({**_RECORD, "roles": pa.list_(pa.string()), "contents": pa.list_(pa.string())})
+# What is known of a conversation, by the names of its fields.
+_KNOWN: dict[str, pa.DataType] = {
+    "id": pa.string(),
+    "authors": pa.list_(pa.string()),
+    "language": pa.string(),
+    "licence": pa.string(),
+    "changes": pa.list_(pa.string()),
+}
+_CONVERSATIONS = pa.schema({**_RECORD, **_KNOWN, "roles": pa.list_(pa.string()), "contents": pa.list_(pa.string())})
 # key: a hash of what is said, equal for equal conversations. supervised: 0 or 1. Empty where there is no document.
 DOCUMENTS = pa.schema(
     {
         **_RECORD,
+        **_KNOWN,
         "key": pa.binary(16),
         "input_ids": pa.large_list(pa.int32()),
         "supervised": pa.large_list(pa.uint8()),
@@ -124,6 +133,7 @@ def _read(task: pa.Table, corpora: Sequence[Corpus], *, max_bad_rows: int) -> It
         for number, item in enumerate(read_file(file, corpus=corpus)):
             row = {"corpus": entry["corpus"], "file": entry["file"], "row": number, "source": item.source}
             if isinstance(item, Conversation):
+                row |= {name: getattr(item, name) for name in _KNOWN}
                 row |= {"roles": [turn.role for turn in item.turns], "contents": [turn.content for turn in item.turns]}
             else:
                 row |= {"reason": item.reason, "detail": item.detail}
@@ -148,19 +158,28 @@ def _encode(conversations: pa.Table, steps: Sequence[Step], tokenizer: "PreTrain
     for i, row in enumerate(rows):
         if row["reason"] is not None:
             continue
-        turns = tuple(Turn(role, text) for role, text in zip(row["roles"], row["contents"], strict=True))
         try:
-            conversation = clean(Conversation(turns, source=row["source"]), steps)
+            conversation = clean(_conversation(row), steps)
+            row |= {name: getattr(conversation, name) for name in _KNOWN}
             documents[i] = encode(conversation, tokenizer)
             keys[i] = xxhash.xxh3_128_digest(orjson.dumps(conversation.messages()))
         except Drop as drop:
             row["reason"], row["detail"] = drop.reason, drop.detail
-    arrays: list[pa.Array[Any]] = [pa.array([row[name] for row in rows], kind) for name, kind in _RECORD.items()]
+    arrays: list[pa.Array[Any]] = [
+        pa.array([row[name] for row in rows], kind) for name, kind in (_RECORD | _KNOWN).items()
+    ]
     arrays.append(pa.array(keys, DOCUMENTS.field("key").type))
     arrays.append(_list_array([each.input_ids for each in documents]))
     arrays.append(_list_array([each.supervised.view(np.uint8) for each in documents]))
     arrays.append(_list_array([each.turn_starts for each in documents]))
     return pa.Table.from_arrays(arrays, schema=DOCUMENTS)
+
+
+def _conversation(row: dict[str, Any]) -> Conversation:
+    """The conversation of a row of _CONVERSATIONS."""
+    turns = tuple(Turn(role, text) for role, text in zip(row["roles"], row["contents"], strict=True))
+    known: dict[str, Any] = {name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in _KNOWN}
+    return Conversation(turns, source=row["source"], **known)
 
 
 def _read_tasks(files: Sequence[Sequence[SourceFile]]) -> list[pa.Table]:
