@@ -74,7 +74,9 @@ def tokenised(folder: Path) -> Documents:
     config = parse_config(CONFIG.format(root=folder / "bucket"), source="packing", overrides=())
     tokenizer = build.load_tokenizer(build.materialise(config.model, root=config.storage.root, seed=0))
     files = [list_files(corpus) for corpus in config.data.corpora]
-    tables = tokenise(config.data, files, storage_section=config.storage, tokenizer=tokenizer, use_ray=False)
+    tables = tokenise(
+        config.data, files, storage_section=config.storage, tokenizer=tokenizer, leakage=None, use_ray=False
+    )
     return collect(tables, folder / "documents.arrow", on_rows=lambda _: None)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 SCALETRAIN = str(Path(sys.executable).with_name("scaletrain"))
 HERE = ("prepare", "train", "evaluate", "export", "chat", "config", "doctor", "runs", "show")
-COMMANDS = (*HERE, "submit", "jobs", "logs", "status", "stop", "down", "cluster")
+COMMANDS = (*HERE, "data", "submit", "jobs", "logs", "status", "stop", "down", "cluster")
 
 
 def call(*arguments: str) -> "subprocess.CompletedProcess[str]":

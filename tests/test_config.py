@@ -6,7 +6,6 @@ import pytest
 from pydantic import ValidationError
 
 from scaletrain.config import (
-    BrokenRulesError,
     Config,
     Corpus,
     DataSection,
@@ -14,12 +13,12 @@ from scaletrain.config import (
     ModelSection,
     ModelSize,
     ScalingSection,
-    Section,
     StorageSection,
     TrainSection,
     WorkerRange,
     ZeroSection,
 )
+from scaletrain.config_section import BrokenRulesError, Section
 
 
 def config(**sections: Any) -> Config:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scaletrain import __version__, cli_cluster, cli_jobs, cli_runs
+from scaletrain import __version__, cli_cluster, cli_data, cli_jobs, cli_runs
 from scaletrain.command import (
     ConfigFile,
     Json,
@@ -34,6 +34,8 @@ app = typer.Typer(
 )
 
 
+app.add_typer(cli_data.prepare_app)
+app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_jobs.app)
 app.add_typer(cli_runs.app, name="runs")
 app.add_typer(cli_cluster.cluster_app)
@@ -51,22 +53,6 @@ def _options(
     if version:
         print(__version__)
         raise typer.Exit
-
-
-@app.command()
-@reported
-def prepare(
-    config: ConfigFile,
-    overrides: Overrides = None,
-    local: Annotated[bool, typer.Option("--local", help="in this process, without Ray")] = False,
-) -> None:
-    """Clean, tokenise and pack the corpora into the bucket; done once, then reused."""
-    from scaletrain import storage
-    from scaletrain.data.prepare import prepare as prepare_data
-
-    loaded = load_config_file(config, overrides)
-    storage.configure(loaded.storage.root, loaded.storage.options)
-    print(prepare_data(loaded, use_ray=not local).dataset_url)
 
 
 @app.command()

@@ -7,59 +7,22 @@ tree, except the loop, the trainer and the command line.
 import math
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-
-class BrokenRulesError(ValueError):
-    """Fields of a section that do not go together: (field, what is wrong and what to do) for each."""
-
-    def __init__(self, broken: tuple[tuple[str, str], ...]) -> None:
-        self.broken = broken
-        super().__init__("\n".join(f"{field}: {message}" for field, message in broken))
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
-
-    def rules(self) -> Iterator[tuple[str, str]]:
-        """Yield (field, message) for each rule between fields that is broken; the message names the fields it is about.
-
-        Checked when every field is right on its own.
-        """
-        yield from ()
-
-    @model_validator(mode="after")
-    def _follows_its_rules(self) -> Self:
-        if broken := tuple(self.rules()):
-            raise BrokenRulesError(broken)
-        return self
-
-
-def _refuse_booleans(value: object) -> object:
-    """Pydantic would take true and false for the numbers 1 and 0."""
-    if isinstance(value, bool):
-        raise ValueError("give a number")
-    return value
-
-
-def _refuse_collections(value: object) -> object:
-    """One message for the four types that an option may have."""
-    if not isinstance(value, (str, int, float, bool)):
-        raise ValueError("give text, a number, true or false")
-    return value
-
-
-Int = Annotated[int, BeforeValidator(_refuse_booleans)]
-Float = Annotated[float, BeforeValidator(_refuse_booleans), Field(allow_inf_nan=False)]
-Count = Annotated[Int, Field(ge=1, le=2**40)]
-Number = Annotated[Int, Field(ge=0, le=2**40)]
-Positive = Annotated[Float, Field(gt=0)]
-Fraction = Annotated[Float, Field(ge=0, lt=1)]
-Option = Annotated[str | int | float | bool, BeforeValidator(_refuse_collections)]
+from scaletrain.config_cleaning import CleaningStep
+from scaletrain.config_section import (
+    Count,
+    Float,
+    Fraction,
+    Int,
+    Number,
+    Option,
+    Positive,
+    Section,
+    refuse_booleans,
+)
 
 
 class StorageSection(Section):
@@ -154,13 +117,22 @@ class Corpus(Section):
     """One source of conversations."""
 
     format: str = Field(
-        description="messages, chitchat, chatterbot, or your own function as my_package.module:read_row"
+        description="messages, reddit, csv, ... (docs/data.md), or your own function as my_package.module:read_row"
     )
     source: str = Field(
-        min_length=1, description="a file, folder or glob; any fsspec URL; .gz and .zst are read as they are"
+        min_length=1, description="a file, folder or glob; any fsspec URL; .gz, .bz2, .xz and .zst are read as they are"
     )
     name: str | None = Field(None, description="how reports call it; the format's name by default")
     limit: Count | None = Field(None, description="take the first N conversations only")
+    licence: str | None = Field(
+        None, min_length=1, description="of what the rows do not tell themselves, best as an SPDX id"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="of csv, parquet and hf_disk: {messages: m}, {prompt: p, answer: a}, ..."
+    )
+    min_score: Int | None = Field(None, description="of reddit and stack_exchange: lower posts are left out")
+    epochs: Positive = Field(1.0, description="how often its training conversations are there; 0.5: half of them")
+    weight: Positive | None = Field(None, description="its share of the training tokens, beside the other weights")
 
 
 class DataSection(Section):
@@ -169,9 +141,23 @@ class DataSection(Section):
     corpora: tuple[Corpus, ...] = Field(min_length=1, description="a list of {format, source}")
     seq_len: Annotated[Int, Field(ge=16)] = Field(1024, description="tokens in a packed row")
     validation: Annotated[Float, Field(ge=0, le=0.5)] = Field(0.02, description="share of conversations held out")
-    cleaning: tuple[str, ...] = Field(
+    hold_out: Literal["author", "conversation"] = Field(
+        "author", description="author: who is held out is never trained on; by conversation where no author is known"
+    )
+    duplicates: Literal["near", "exact", "keep"] = Field("near", description="which of them to leave out")
+    similarity: Annotated[Float, Field(ge=0.5, le=0.95)] = Field(
+        0.8, description="share of word triples that near-duplicates have in common"
+    )
+    leakage: tuple[str, ...] = Field((), description="benchmark files (.jsonl, .txt); what quotes them is left out")
+    temperature: Annotated[Float, Field(ge=1)] = Field(
+        1.0, description="above 1, small corpora and languages get more of the training tokens"
+    )
+    max_epochs: Annotated[Float, Field(ge=1)] = Field(
+        4.0, description="how often weights and temperature may repeat a conversation"
+    )
+    cleaning: tuple[CleaningStep, ...] = Field(
         ("fix_unicode", "drop_empty_turns", "merge_turns", "check_length"),
-        description="steps in order; your own as my_package.module:function",
+        description="steps in order: names, or {name: {setting: value}}; your own as my_package.module:function",
     )
     min_turns: Count = Field(2, description="shorter conversations are dropped, and counted")
     min_chars: Number = Field(1, description="in all turns together")
@@ -185,6 +171,14 @@ class DataSection(Section):
         for index, name in enumerate(names):
             if name in names[:index]:
                 yield f"corpora.{index}.name", f"{name} is the name of another corpus too; give each its own name"
+        if self.similarity != 0.8 and self.duplicates != "near":
+            yield "similarity", "goes with duplicates: near; remove it, or change duplicates"
+        weighted = [corpus.weight is not None for corpus in self.corpora]
+        if any(weighted) and not all(weighted):
+            yield f"corpora.{weighted.index(False)}.weight", "missing; give every corpus a weight, or none"
+        for index, corpus in enumerate(self.corpora):
+            if corpus.weight is not None and corpus.epochs != 1:
+                yield f"corpora.{index}.epochs", "got epochs and a weight; keep one of the two"
 
 
 class TrainSection(Section):
@@ -228,7 +222,7 @@ class TrainSection(Section):
 class ZeroSection(Section):
     """DeepSpeed ZeRO: what is partitioned over the workers (Rajbhandari et al. 2020, arXiv:1910.02054)."""
 
-    stage: Annotated[Literal[0, 1, 2, 3], BeforeValidator(_refuse_booleans)] = Field(
+    stage: Annotated[Literal[0, 1, 2, 3], BeforeValidator(refuse_booleans)] = Field(
         2, description="0: nothing, 1: optimizer state, 2: gradients too, 3: parameters too"
     )
     offload_optimizer: Literal["none", "cpu"] = Field("none", description="cpu: optimizer state in host memory")

@@ -16,7 +16,8 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from scaletrain.config import BrokenRulesError, Config, Section
+from scaletrain.config import Config
+from scaletrain.config_section import BrokenRulesError, Section
 from scaletrain.errors import ConfigError
 
 FieldPath = tuple[str | int, ...]

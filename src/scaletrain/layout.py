@@ -10,7 +10,7 @@ _STEP_FOLDER = re.compile(r"^step-(\d{8,})$")
 
 
 def dataset_url(root: str, dataset_id: str) -> str:
-    """URL of a prepared dataset: shards, stats.json, and index.json, which is written last."""
+    """URL of a prepared dataset: shards, what tells of them, and index.json, which is written last."""
     return join(root, "data", dataset_id)
 
 

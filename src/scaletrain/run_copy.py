@@ -18,6 +18,7 @@ from scaletrain import attempts, checkpoint, storage
 from scaletrain.checkpoint import MANIFEST
 from scaletrain.config_file import dump_config, load_config
 from scaletrain.data import shards
+from scaletrain.data.dataset_files import Listed
 from scaletrain.errors import CheckpointError, ConfigError, DamagedError, NotFoundError
 from scaletrain.layout import RunLayout, dataset_url, model_url, step_of
 from scaletrain.log import get_logger, progress
@@ -97,7 +98,8 @@ def _check_target(source: RunLayout, target: RunLayout) -> None:
 
 def _dataset(url: str, root: str) -> list[Sequence[_File]]:
     target = dataset_url(root, url.rsplit("/", 1)[-1])
-    listed = [shard for split in shards.load_index(url).splits.values() for shard in split.shards]
+    index = shards.load_index(url)
+    listed: list[Listed] = [*(shard for split in index.splits.values() for shard in split.shards), *index.files]
     files = [_file(url, target, one.name, one.size_bytes, checksum=one.checksum) for one in listed]
     return [files, _others(url, target, {file.source for file in files}, last=shards.INDEX)]
 

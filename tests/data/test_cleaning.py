@@ -1,24 +1,16 @@
+import inspect
+from functools import partial
 from pathlib import Path
 
 import pytest
+from conversations import contents, section, talk
+from pydantic import ValidationError
 
-from scaletrain.config import Corpus, DataSection
-from scaletrain.data.cleaning import clean, drop_empty_turns, fix_unicode, load_steps, merge_turns
+from scaletrain.config_cleaning import PLAIN_STEPS, StepSettings, settings_of
+from scaletrain.config_file import dump_config, parse_config
+from scaletrain.data.cleaning import STEPS, clean, determined_by, drop_empty_turns, fix_unicode, load_steps, merge_turns
 from scaletrain.data.conversation import Conversation, Drop, Turn
 from scaletrain.errors import ConfigError, DataError
-
-
-def section(**settings: object) -> DataSection:
-    return DataSection(corpora=(Corpus(format="messages", source="x.jsonl"),), **settings)  # type: ignore[arg-type]
-
-
-def talk(*contents: str) -> Conversation:
-    """User and assistant in turn."""
-    return Conversation(tuple(Turn("assistant" if i % 2 else "user", text) for i, text in enumerate(contents)))
-
-
-def contents(conversation: Conversation) -> list[str]:
-    return [turn.content for turn in conversation.turns]
 
 
 @pytest.mark.parametrize(
@@ -80,10 +72,101 @@ def test_a_system_prompt_goes_before_conversations_that_have_none() -> None:
     assert clean(own, steps) == own
 
 
-def test_an_unknown_step_is_refused_with_a_hint() -> None:
-    """A misspelt step names its neighbour."""
-    with pytest.raises(ConfigError, match="did you mean merge_turns"):
-        load_steps(section(cleaning=("merge_turn",)))
+CONFIG = """
+name: cleaned
+model: {init: random, size: {}}
+train: {steps: 1}
+data:
+  corpora: [{format: messages, source: x.jsonl}]
+  cleaning: %s
+"""
+
+
+def problems(cleaning: str) -> tuple[str, ...]:
+    """What a configuration with these steps is refused for."""
+    with pytest.raises(ConfigError) as error:
+        parse_config(CONFIG % cleaning, source="run.yaml")
+    return error.value.problems
+
+
+def test_all_mistakes_in_the_steps_are_listed_with_what_to_do() -> None:
+    """Misspelt names, settings and values of all entries at once, each with its number in the list."""
+    found = problems(
+        "[merge_turn, {identify_languages: {}}, {replace_urls: {placholder: x}}, {check_balance: {max_ratio: 0}}, 7,"
+        " check_profanity, {merge_turns: {}}, {fold_width: {}, check_words: {}}, {mask_personal_data: {drop: [fax]}}]"
+    )
+    assert [line.partition(":")[0] for line in found] == [
+        "data.cleaning.0",
+        "data.cleaning.1.identify_languages",
+        "data.cleaning.2.replace_urls.placholder",
+        "data.cleaning.3.check_balance.max_ratio",
+        *(f"data.cleaning.{index}" for index in (4, 5, 6, 7)),
+        "data.cleaning.8.mask_personal_data.drop.0",
+    ]
+    hints = ["did you mean merge_turns?", "identify_language?", "replace_urls.placeholder?", "give at least 1"]
+    hints += ["a step's name, or {name: {setting: value}}", "needs settings; write {check_profanity: {words: [...]}}"]
+    hints += ["merge_turns has no settings here; write its name alone", "one step an entry", "give email, phone"]
+    assert [line for line, hint in zip(found, hints, strict=True) if hint not in line] == []
+
+
+def test_rules_between_the_settings_of_a_step() -> None:
+    """Settings that exclude each other are named with the step they belong to."""
+    assert problems("[{mask_personal_data: {replace: [email, phone], drop: [phone]}}]") == (
+        "data.cleaning.0.mask_personal_data.drop: phone is in replace too; keep it in one of the two",
+    )
+    (problem,) = problems("[{check_words: {min_mean_length: 9, max_mean_length: 3}}]")
+    assert problem.startswith("data.cleaning.0.check_words.min_mean_length: got 9, which is above max_mean_length=3")
+
+
+def test_steps_with_settings_are_written_and_read_back() -> None:
+    """`scaletrain config` shows the settings of a step in full, and no other step's."""
+    config = parse_config(CONFIG % "[fix_unicode, {replace_urls: {placeholder: <url>}}]", source="run.yaml")
+    dumped = dump_config(config)
+    assert "placeholder: <url>" in dumped and "check_balance" not in dumped
+    assert parse_config(dumped, source="again.yaml") == config
+
+
+def test_every_step_takes_what_its_section_says() -> None:
+    """The fields of a step's section are its keyword arguments; a step without a section takes none."""
+    assert set(STEPS) == {*PLAIN_STEPS, *StepSettings.model_fields}
+    for name, function in STEPS.items():
+        arguments = {each.name for each in inspect.signature(function).parameters.values()} - {"conversation"}
+        settings = settings_of(name)
+        expected = set(settings.model_fields) if settings else set()
+        assert arguments == ({"min_turns", "min_chars", "max_chars"} if name == "check_length" else expected), name
+
+
+def test_a_name_alone_stands_for_the_defaults() -> None:
+    """`check_words` is `{check_words: {}}`."""
+    (by_name,), (by_map,) = (
+        load_steps(section(cleaning=("check_words",))),
+        load_steps(section(cleaning=({"check_words": {}},))),
+    )
+    assert isinstance(by_name, partial) and isinstance(by_map, partial)
+    assert (by_name.func, by_name.keywords) == (by_map.func, by_map.keywords)
+    with pytest.raises(ValidationError, match="did you mean check_words"):
+        section(cleaning=("check_word",))
+
+
+def test_a_step_that_drops_is_named() -> None:
+    """Drop.step says which one it was; the rules of a conversation are a step too."""
+    with pytest.raises(Drop) as drop:
+        clean(talk("Hi"), load_steps(section(cleaning=("check_length",))))
+    assert drop.value.step == "check_length"
+    with pytest.raises(Drop) as drop:
+        clean(talk("Hi"), [])
+    assert drop.value.step == "check_validity"
+
+
+def test_what_is_outside_of_the_settings_counts_for_the_dataset(tmp_path: Path) -> None:
+    """The words of a list make another dataset, though its URL is the same."""
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    first.write_text("heck\n")
+    second.write_text("heck\ndarn\n")
+    of_lists = [
+        determined_by(section(cleaning=({"check_profanity": {"lists": [str(path)]}},))) for path in (first, second)
+    ]
+    assert of_lists[0] != of_lists[1]
 
 
 @pytest.fixture

@@ -1,29 +1,20 @@
+import bz2
 import gzip
+import lzma
 from pathlib import Path
 
 import orjson
 import pytest
-import zstandard
+from backports import zstd
 from dumps import exchange, write_chitchat, write_jsonl
+from reading import read, roles, texts
 
 from scaletrain.config import Corpus
 from scaletrain.data.conversation import Conversation
-from scaletrain.data.formats import Rejected, list_files, read_conversations, read_file
+from scaletrain.data.formats import Rejected, list_files, read_conversations
 from scaletrain.errors import ConfigError, DataError
 
-
-def read(source: str | Path, format: str = "messages", **settings: object) -> list[Conversation | Rejected]:
-    corpus = Corpus(format=format, source=str(source), **settings)  # type: ignore[arg-type]
-    return [item for file in list_files(corpus) for item in read_file(file, corpus=corpus)]
-
-
-def texts(items: list[Conversation | Rejected]) -> list[list[str]]:
-    return [[turn.content for turn in item.turns] for item in items if isinstance(item, Conversation)]
-
-
-def roles(item: Conversation | Rejected) -> str:
-    assert isinstance(item, Conversation)
-    return " ".join(turn.role for turn in item.turns)
+COMPRESS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd.compress}
 
 
 def test_messages_reads_openai_and_sharegpt_rows(tmp_path: Path) -> None:
@@ -55,20 +46,20 @@ def test_json_lines_may_be_called_json(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("suffix", ["gz", "zst"])
+@pytest.mark.parametrize("suffix", COMPRESS)
 def test_compressed_files_are_read_as_they_are(tmp_path: Path, suffix: str) -> None:
-    """.gz and .zst, also of several members, as parallel compressors write them."""
-    compress = gzip.compress if suffix == "gz" else zstandard.ZstdCompressor().compress
+    """All four kinds, also of several members, as parallel compressors write them."""
+    compress = COMPRESS[suffix]
     lines = [orjson.dumps(exchange(str(i), "x")) + b"\n" for i in range(200)]
     path = tmp_path / f"a.jsonl.{suffix}"
     path.write_bytes(compress(b"".join(lines[:100])) + compress(b"".join(lines[100:])))
     assert texts(read(path)) == [[str(i), "x"] for i in range(200)]
 
 
-@pytest.mark.parametrize("suffix", ["gz", "zst"])
+@pytest.mark.parametrize("suffix", COMPRESS)
 def test_a_compressed_file_that_is_cut_short_is_an_error(tmp_path: Path, suffix: str) -> None:
     """What is missing at the end is not lost in silence."""
-    compress = gzip.compress if suffix == "gz" else zstandard.ZstdCompressor().compress
+    compress = COMPRESS[suffix]
     path = tmp_path / f"a.jsonl.{suffix}"
     path.write_bytes(compress(b"".join(orjson.dumps(exchange(str(i), "x")) + b"\n" for i in range(5000)))[:-20])
     with pytest.raises(DataError, match=r"a\.jsonl\.\w+: cannot be read to its end"):

@@ -7,17 +7,29 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 from dumps import exchange, write_chitchat, write_jsonl
+from pydantic import ValidationError
+from reddit_dump import comment, submission
 
 from scaletrain import storage
 from scaletrain.config import Config
 from scaletrain.data.chat_template import encode
+from scaletrain.data.check import check_dataset
 from scaletrain.data.conversation import from_messages
 from scaletrain.data.prepare import prepare
-from scaletrain.data.shards import load_index, verify_split
+from scaletrain.data.shards import load_index
 from scaletrain.errors import ClusterError, ConfigError, DataError, NotFoundError
 from scaletrain.model.build import load_tokenizer
 
 Configure = Callable[..., Config]
+ANIMALS = ("apes", "bears", "cats", "dogs", "eagles", "foxes", "geese", "hares", "ibises", "jackals", "koalas", "lions")
+FILES = {
+    "index.json",
+    "provenance-00000.parquet",
+    "report.html",
+    "shard-00000.parquet",
+    "stats.json",
+    "validation-00000.parquet",
+}
 
 
 @pytest.fixture
@@ -63,10 +75,15 @@ def many_formats(tmp_path: Path) -> tuple[dict[str, Any], ...]:
     for name in ("food", "humor"):
         lines = "".join(f"- - 你喜欢{name}吗? {i}\n  - はい {i}\n" for i in range(20))
         (tmp_path / "yaml" / f"{name}.yml").write_text(f"categories:\n- {name}\nconversations:\n{lines}", "utf-8")
+    posts = [submission(f"a{i}", f"Question {i}?") for i in range(9)]
+    replies = [comment(f"b{i}", f"a{i % 8}", f"t3_a{i % 8}", f"Answer {i}", score=i) for i in range(30)]
+    write_jsonl(tmp_path / "reddit" / "RS_2020-01.jsonl", [*posts, "oops"])
+    write_jsonl(tmp_path / "reddit" / "RC_2020-01.jsonl", [*replies, comment("c", "zz", "t3_zz", "whose?")])
     return (
         {"format": "messages", "source": str(tmp_path / "messages")},
         {"format": "chitchat", "source": str(tmp_path / "dataset.json"), "limit": 25},
         {"format": "chatterbot", "source": f"{tmp_path}/yaml/*.yml", "name": "yaml"},
+        {"format": "reddit", "source": str(tmp_path / "reddit"), "min_score": 0, "licence": "theirs"},
     )
 
 
@@ -96,19 +113,22 @@ def test_ray_and_this_process_give_the_same_bytes(
     with_ray = prepare(configure(*many_formats, root=str(tmp_path / "a"), validation=0.1)).dataset_url
     without = prepare(configure(*many_formats, root=str(tmp_path / "b"), validation=0.1), use_ray=False).dataset_url
     assert files_of(with_ray) == files_of(without)
-    assert set(files_of(without)) == {"index.json", "stats.json", "shard-00000.parquet", "validation-00000.parquet"}
+    assert set(files_of(without)) == FILES
+    assert check_dataset(without).problems == []
 
 
 def test_statistics_account_for_every_row(configure: Configure, many_formats: tuple[dict[str, Any], ...]) -> None:
     """Read = kept + dropped, tokens = in rows + dropped by packing, and bad rows are named with file and line."""
     statistics = statistics_of(prepare(configure(*many_formats, seq_len=64), use_ray=False).dataset_url)
-    messages, chitchat, yaml = statistics["corpora"]
+    messages, chitchat, yaml, reddit = statistics["corpora"]
     assert (messages["files"], messages["read"], messages["kept"]) == (3, 3 * 41, 3 * 40)
     assert messages["dropped"] == {"too_few_turns": 3}
     assert messages["drop_examples"]["too_few_turns"].endswith("messages/part-0.jsonl:42")
     assert messages["bad_rows"] == 3
     assert "part-0.jsonl:41: not JSON" in messages["bad_row_examples"][0]
     assert (chitchat["name"], chitchat["read"], yaml["name"], yaml["read"]) == ("chitchat", 25, "yaml", 40)
+    assert (reddit["files"], reddit["kept"], reddit["bad_rows"], reddit["licences"]) == (2, 8, 1, {"theirs": 8})
+    assert reddit["dropped"] == {"no_reply": 1, "not_best_reply": 22, "parent_missing": 1}
     splits = statistics["splits"].values()
     in_rows = sum(split["tokens"] for split in splits)
     dropped = sum(sum(split["dropped_tokens"].values()) for split in splits)
@@ -119,7 +139,7 @@ def test_statistics_account_for_every_row(configure: Configure, many_formats: tu
 
 def test_rows_hold_each_conversation_with_its_mask(configure: Configure, talk: dict[str, Any]) -> None:
     """What is in the shards is what encoding gives: every conversation whole, its answers as labels, nothing else."""
-    prepared = prepare(configure(talk, validation=0, seq_len=512), use_ray=False)
+    prepared = prepare(configure(talk, validation=0, seq_len=512, duplicates="keep"), use_ray=False)
     tokenizer = load_tokenizer(prepared.model_url)
     expected = []
     for line in Path(talk["source"]).read_bytes().splitlines():
@@ -127,7 +147,7 @@ def test_rows_hold_each_conversation_with_its_mask(configure: Configure, talk: d
         expected.append((encoded.input_ids.tolist(), np.where(encoded.supervised, encoded.input_ids, -100).tolist()))
     assert sorted(documents_of(prepared.dataset_url)) == sorted(expected)
     index = load_index(prepared.dataset_url)
-    verify_split(prepared.dataset_url, index, split="train")
+    assert check_dataset(prepared.dataset_url).problems == []
     assert index.splits["train"].tokens == sum(len(ids) for ids, _ in expected)
     assert index.splits["validation"].rows == 0
 
@@ -145,12 +165,66 @@ def test_rows_are_shuffled(configure: Configure, tmp_path: Path) -> None:
 
 
 def test_equal_conversations_are_in_one_split(configure: Configure, talk: dict[str, Any]) -> None:
-    """A conversation that is there twice is never both trained on and held out; about the share asked for is."""
-    url = prepare(configure(talk, validation=0.3, seq_len=512), use_ray=False).dataset_url
+    """Where duplicates are kept, none is both trained on and held out; about the share asked for is."""
+    url = prepare(configure(talk, validation=0.3, seq_len=512, duplicates="keep"), use_ray=False).dataset_url
     train, validation = (documents_of(url, split) for split in ("train", "validation"))
     assert not {tuple(ids) for ids, _ in train} & {tuple(ids) for ids, _ in validation}
     assert len(train) + len(validation) == 60
     assert 8 <= len(validation) <= 30
+
+
+def test_each_conversation_is_there_once_and_no_benchmark_is(
+    configure: Configure, tmp_path: Path, local_ray: None
+) -> None:
+    """Duplicates across corpora, near-duplicates and quotations are left out and counted, the same with Ray."""
+    say = [f"I would like to know how many {n} there are in this town, if you can tell me." for n in ANIMALS]
+    answer = "Let me think about it. Some people say a hundred, others say two hundred, I say nobody knows."
+    first = write_jsonl(tmp_path / "first.jsonl", [exchange(text, answer) for text in say])
+    rows = [exchange(say[0], answer), exchange(say[1], answer.upper() + " Really!"), exchange("New " * 9, "Yes")]
+    second = write_jsonl(tmp_path / "second.jsonl", rows)
+    benchmark = write_jsonl(tmp_path / "bench.jsonl", [{"question": say[2], "answer": "7"}, {"question": "Who?"}])
+    corpora = [{"format": "messages", "name": path.stem, "source": str(path)} for path in (first, second)]
+    settings = {"leakage": [str(benchmark)], "validation": 0.2, "similarity": 0.9, "seq_len": 512}
+    made = [
+        prepare(configure(*corpora, root=str(tmp_path / str(use_ray)), **settings), use_ray=use_ray).dataset_url
+        for use_ray in (False, True)
+    ]
+    assert files_of(made[0]) == files_of(made[1])
+    statistics = statistics_of(made[0])
+    of_first, of_second = statistics["corpora"]
+    assert of_first["dropped"] == {"leaked": 1, "near_duplicate": 1}
+    assert of_first["drop_examples"]["near_duplicate"] == f"{first}:2: as {second}:2"
+    assert of_second["dropped"] == {"duplicate": 1}
+    assert of_second["drop_examples"]["duplicate"] == f"{second}:1: as {first}:1"
+    assert statistics["leakage"] == [{"url": str(benchmark), "items": 2, "too_short": 1, "conversations": 1}]
+    documents = [ids for split in ("train", "validation") for ids, _ in documents_of(made[0], split)]
+    assert len(documents) == of_first["kept"] + of_second["kept"] == len(ANIMALS) - 2 + 2
+    assert len({tuple(ids) for ids in documents}) == len(documents)
+
+
+def test_a_mix_is_counted_and_the_same_with_ray(
+    configure: Configure, many_formats: tuple[dict[str, Any], ...], tmp_path: Path, local_ray: None
+) -> None:
+    """Kept + repeated = what the splits hold; what the mix leaves out is dropped; validation is not mixed."""
+    messages, chitchat, *others = many_formats
+    mixed = ({**messages, "epochs": 0.5}, {**chitchat, "epochs": 2.5}, *others)
+    made = [
+        prepare(configure(*mixed, root=str(tmp_path / str(use_ray)), validation=0.1), use_ray=use_ray).dataset_url
+        for use_ray in (False, True)
+    ]
+    natural = statistics_of(
+        prepare(configure(*many_formats, root=str(tmp_path / "natural"), validation=0.1), use_ray=False).dataset_url
+    )
+    assert files_of(made[0]) == files_of(made[1])
+    statistics = statistics_of(made[0])
+    corpora, splits = statistics["corpora"], statistics["splits"]
+    assert 30 < corpora[0]["dropped"]["not_sampled"] < 80
+    assert corpora[1]["repeated"] > corpora[1]["kept"] > 0 == corpora[2]["repeated"]
+    assert all(each["read"] == each["kept"] + sum(each["dropped"].values()) for each in corpora)
+    copies = sum(each["kept"] + each["repeated"] for each in corpora)
+    assert sum(each["conversations"] for each in splits.values()) == copies
+    assert splits["validation"] == natural["splits"]["validation"]
+    assert check_dataset(made[0]).problems == []
 
 
 def test_a_split_survives_new_conversations(configure: Configure, talk: dict[str, Any], tmp_path: Path) -> None:
@@ -283,8 +357,8 @@ def test_an_empty_corpus_beside_a_full_one_is_an_error(
 
 def test_wrong_names_are_refused_before_any_work(configure: Configure, talk: dict[str, Any], tmp_path: Path) -> None:
     """A misspelt step or format, and a source that is not there, leave no model behind."""
-    with pytest.raises(ConfigError, match="did you mean merge_turns"):
-        prepare(configure(talk, cleaning=["merge_turn"]), use_ray=False)
+    with pytest.raises(ValidationError, match="did you mean merge_turns"):
+        configure(talk, cleaning=["merge_turn"])
     with pytest.raises(ConfigError, match="did you mean messages"):
         prepare(configure({**talk, "format": "message"}), use_ray=False)
     with pytest.raises((DataError, NotFoundError), match="nowhere"):
@@ -320,6 +394,6 @@ def test_a_bucket_is_read_and_written_by_tasks(
         config = configure({**talk, "source": f"{s3_bucket}/raw/*.jsonl"}, root=f"{s3_bucket}/root", options=options)
         url = prepare(config).dataset_url
         assert url.startswith(f"{s3_bucket}/root/data/")
-        assert set(files_of(url)) == {"index.json", "stats.json", "shard-00000.parquet", "validation-00000.parquet"}
+        assert set(files_of(url)) == FILES
     finally:
         storage.configure(s3_bucket, {})

@@ -10,7 +10,8 @@ from random_dataset import random_rows, write_dataset
 
 from scaletrain import storage
 from scaletrain.data import shards
-from scaletrain.data.shards import load_index, verify_split, write_index, write_split
+from scaletrain.data.check import check_dataset
+from scaletrain.data.shards import load_index, write_index, write_split
 from scaletrain.errors import DataError
 
 
@@ -98,7 +99,7 @@ def test_an_index_comes_back_as_it_was_written(bucket_root: str) -> None:
     url = storage.join(bucket_root, "data", "random")
     index = write_dataset(url, rows=11, validation_rows=3)
     assert load_index(url) == index
-    verify_split(url, index, split="train")
+    assert check_dataset(url).problems == []
 
 
 def test_without_an_index_there_is_no_dataset(tmp_path: Path) -> None:
@@ -133,24 +134,6 @@ def test_an_index_whose_shards_do_not_add_up_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_bytes(orjson.dumps(written))
     with pytest.raises(DataError, match="train split has 6 rows, but its shards have 5"):
         load_index(str(tmp_path))
-
-
-@pytest.mark.usefixtures("small_shards")
-def test_verify_names_every_damaged_shard(tmp_path: Path) -> None:
-    """One flipped bit, a cut file and a missing one are found in one go; the sound shard is not named."""
-    index = write_dataset(tmp_path, rows=64, seq_len=1024)
-    flipped, cut, missing, sound = (tmp_path / shard.name for shard in index.splits["train"].shards)
-    data = bytearray(flipped.read_bytes())
-    data[len(data) // 2] ^= 1
-    flipped.write_bytes(data)
-    cut.write_bytes(cut.read_bytes()[:-1])
-    missing.unlink()
-    with pytest.raises(DataError) as caught:
-        verify_split(str(tmp_path), index, split="train")
-    problems = str(caught.value).splitlines()
-    assert [f"{flipped}: its checksum is" in problems[0], f"{cut}: has" in problems[1]] == [True, True]
-    assert problems[2] == f"{missing}: is missing"
-    assert problems[3].startswith("3 damaged shards") and sound.name not in str(caught.value)
 
 
 def test_an_index_can_be_replaced(tmp_path: Path) -> None:

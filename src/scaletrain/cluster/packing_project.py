@@ -54,7 +54,9 @@ def pack_project(config: Config | None, *, extra: Sequence[tuple[str, bytes]] = 
 def user_functions(config: Config) -> list[tuple[str, str]]:
     """The user's functions that a configuration names, as (field, my_package.module:function)."""
     named = [(f"data.corpora.{index}.format", corpus.format) for index, corpus in enumerate(config.data.corpora)]
-    named += [(f"data.cleaning.{index}", step) for index, step in enumerate(config.data.cleaning)]
+    named += [
+        (f"data.cleaning.{index}", step) for index, step in enumerate(config.data.cleaning) if isinstance(step, str)
+    ]
     return [(setting, name) for setting, name in named if ":" in name]
 
 

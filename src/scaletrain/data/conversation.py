@@ -20,12 +20,15 @@ class Drop(Exception):
     """Raised by cleaning steps and encoders: leave this conversation out, and count it under `reason`.
 
     `reason` is one of a few fixed words (`too_short`); what is particular to this conversation goes into `detail`.
+    Cleaning fills in which `step` raised it, and the `conversation` as that step was given it, if the step does not.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+        self.step = ""
+        self.conversation: Conversation | None = None
 
 
 @dataclass(frozen=True, slots=True)

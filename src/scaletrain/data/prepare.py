@@ -1,52 +1,57 @@
 """Prepare a dataset: raw corpora -> cleaned, tokenised, packed, shuffled shards in the bucket, once.
 
 What comes out depends on what goes in and on nothing else: not on the number of machines, nor on the order in which
-tasks end. Conversations are ordered by a hash of what they say, which also decides their split. The dataset's id is a
-hash of all that determines it; where its index.json exists, there is nothing to do. That file is written last, and an
-interrupted preparation is overwritten by the next.
+tasks end. Conversations are ordered by a hash of what they say; hashes also decide what is held out (splits.py) and
+what a mix takes (mixing.py). The dataset's id is a hash of all that determines it; where its index.json exists, there
+is nothing to do. That file is written last, and an interrupted preparation is overwritten by the next.
 
-Limits: the tokenised documents lie on the driver's local disk (5 bytes a token) until they are packed, and the driver
+Limits: the tokenised documents lie on the driver's local disk (5 bytes a token, and up to 2.1 kB a conversation for
+what finds near-duplicates) until they are packed, and the driver
 holds some 500 bytes of memory for each conversation and each piece of one: 10 million conversations take a few GB.
-Near-duplicates are not searched for.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import numpy as np
 import orjson
 import xxhash
 
 from scaletrain import layout, ray_cluster, storage
 from scaletrain.config import Config, DataSection
-from scaletrain.data import shards
+from scaletrain.data import cleaning, shards
 from scaletrain.data.cleaning import clean, load_steps
 from scaletrain.data.conversation import Drop
-from scaletrain.data.documents import Documents, Ints, collect
-from scaletrain.data.formats import SourceFile, list_files, read_conversations
-from scaletrain.data.row_plan import assign_splits, build_rows, plan_split
-from scaletrain.data.shards import DatasetIndex, SplitInfo
-from scaletrain.data.statistics import (
-    SplitStatistics,
-    Statistics,
-    check_corpora,
-    check_rows,
+from scaletrain.data.counting import (
     corpus_statistics,
+    flows,
+    leakage_statistics,
     split_statistics,
+    step_statistics,
 )
+from scaletrain.data.description import write_description
+from scaletrain.data.documents import Documents, Ints, collect
+from scaletrain.data.duplicates import drop_duplicates
+from scaletrain.data.formats import SourceFile, list_files, read_conversations
+from scaletrain.data.leakage import Leakage, load_leakage
+from scaletrain.data.mixing import NOT_SAMPLED, mix
+from scaletrain.data.row_plan import SplitPlan, build_rows, plan_split
+from scaletrain.data.shards import DatasetIndex, SplitInfo
+from scaletrain.data.splits import assign_splits
+from scaletrain.data.statistics import SplitStatistics, Statistics, check_corpora, check_rows
 from scaletrain.data.tokenise import tokenise, wait_for_cpus
 from scaletrain.data.user_function import source_hash
 from scaletrain.log import get_logger, progress
 from scaletrain.model import build
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
 
-STATISTICS = "stats.json"
-_RECIPE_VERSION = 1  # raise it with any change that makes other rows of the same input
+_RECIPE_VERSION = 2  # raise it with any change that makes other rows of the same input
 
 log = get_logger(__name__)
 
@@ -69,41 +74,17 @@ def prepare(config: Config, *, use_ray: bool = True) -> Prepared:
     section, root = config.data, config.storage.root
     load_steps(section)
     files = [list_files(corpus) for corpus in section.corpora]
+    leakage = load_leakage(section.leakage)
     model_url = build.materialise(config.model, root=root, seed=config.seed, corpus_texts=lambda: corpus_texts(section))
     build.check_seq_len(model_url, section.seq_len)
-    tokenizer_hash = build.load_index(model_url).tokenizer_hash
-    dataset_id = _dataset_id(section, files, tokenizer_hash)
+    dataset_id = _dataset_id(section, files, build.load_index(model_url).tokenizer_hash, leakage)
     dataset_url = layout.dataset_url(root, dataset_id)
     if storage.exists(storage.join(dataset_url, shards.INDEX)):
         log.info("%s is prepared already", dataset_url)
         return Prepared(dataset_url, model_url)
 
     log.info("preparing %s", dataset_url)
-    tokenizer = build.load_tokenizer(model_url, chat_template=section.chat_template)
-    with TemporaryDirectory(prefix="scaletrain-prepare-") as folder:
-        with ray_cluster.connected() if use_ray else nullcontext():
-            if use_ray:
-                wait_for_cpus(wait_s=60 * config.scaling.wait_minutes)
-            tables = tokenise(section, files, storage_section=config.storage, tokenizer=tokenizer, use_ray=use_ray)
-            documents = _collect(tables, Path(folder) / "documents.arrow")
-        inside = documents.within_limits([corpus.limit for corpus in section.corpora])
-        corpora = corpus_statistics(documents, inside, names=_names(section), num_files=[len(each) for each in files])
-        check_corpora(corpora, max_bad_rows=section.max_bad_rows)
-        splits, of_splits = _write_splits(
-            documents, documents.kept(inside), section, dataset_url=dataset_url, pad_token_id=tokenizer.pad_token_id
-        )
-    index = DatasetIndex(
-        version=shards.FORMAT_VERSION,
-        dataset_id=dataset_id,
-        seq_len=section.seq_len,
-        row_group_rows=shards.row_group_rows(section.seq_len),
-        pad_token_id=tokenizer.pad_token_id,
-        corpora=_names(section),
-        tokenizer=tokenizer_hash,
-        splits=splits,
-    )
-    statistics = Statistics(dataset_id, section.seq_len, corpora, of_splits)
-    _commit(dataset_url, index, statistics)
+    statistics = _make(config, files, leakage, model_url=model_url, dataset_id=dataset_id, use_ray=use_ray)
     for line in statistics.summary():
         log.info("%s", line)
     return Prepared(dataset_url, model_url)
@@ -123,58 +104,159 @@ def corpus_texts(section: DataSection) -> Iterator[str]:
                 yield from (turn.content for turn in clean(conversation, steps).turns)
 
 
-def _dataset_id(section: DataSection, files: Sequence[Sequence[SourceFile]], tokenizer_hash: str) -> str:
+def _make(
+    config: Config,
+    files: Sequence[Sequence[SourceFile]],
+    leakage: Leakage | None,
+    *,
+    model_url: str,
+    dataset_id: str,
+    use_ray: bool,
+) -> Statistics:
+    """Make the dataset, whatever may be there of it."""
+    section, dataset_url = config.data, layout.dataset_url(config.storage.root, dataset_id)
+    tokenizer = build.load_tokenizer(model_url, chat_template=section.chat_template)
+    with TemporaryDirectory(prefix="scaletrain-prepare-") as folder:
+        path = Path(folder) / "documents.arrow"
+        documents = _tokenise(config, files, leakage, tokenizer, path=path, use_ray=use_ray)
+        inside = documents.within_limits([corpus.limit for corpus in section.corpora])
+        documents, members = _select(documents, documents.kept(inside), section)
+        corpora = corpus_statistics(
+            documents,
+            inside,
+            members["train"],
+            names=_names(section),
+            num_files=[len(each) for each in files],
+        )
+        check_corpora(corpora, max_bad_rows=section.max_bad_rows)
+        splits, of_splits, plans = _write_splits(
+            documents, members, section.seq_len, dataset_url=dataset_url, pad_token_id=tokenizer.pad_token_id
+        )
+        statistics = Statistics(
+            dataset_id,
+            section.seq_len,
+            corpora,
+            of_splits,
+            flows=flows(documents, inside, names=_names(section)),
+            steps=step_statistics(documents, inside),
+            leakage=leakage_statistics(documents, inside, leakage),
+            settings=_settings(section),
+        )
+        description = write_description(documents, inside, plans, statistics, dataset_url, tokenizer=tokenizer)
+    index = DatasetIndex(
+        version=shards.FORMAT_VERSION,
+        dataset_id=dataset_id,
+        seq_len=section.seq_len,
+        row_group_rows=shards.row_group_rows(section.seq_len),
+        pad_token_id=tokenizer.pad_token_id,
+        corpora=_names(section),
+        tokenizer=build.load_index(model_url).tokenizer_hash,
+        splits=splits,
+        files=description,
+    )
+    _commit(dataset_url, index)
+    return statistics
+
+
+def _dataset_id(
+    section: DataSection, files: Sequence[Sequence[SourceFile]], tokenizer_hash: str, leakage: Leakage | None
+) -> str:
     """Hash what determines the rows: sources and their versions, settings, the user's functions, the tokenizer."""
-    named = [*section.cleaning, *(corpus.format for corpus in section.corpora)]
+    formats = [corpus.format for corpus in section.corpora]
     template = section.chat_template
     determined_by = [
         [_RECIPE_VERSION, shards.FORMAT_VERSION, tokenizer_hash],
-        section.model_dump(exclude={"corpora", "max_bad_rows", "chat_template"}),
+        section.model_dump(exclude={"corpora", "max_bad_rows", "chat_template", "leakage"}),
         [
-            [name, corpus.format, corpus.limit, [[file.name, file.size_bytes, file.version] for file in of_corpus]]
+            [
+                corpus.model_dump(exclude={"source", "name"}) | {"name": name},
+                [[file.name, file.size_bytes, file.version] for file in of_corpus],
+            ]
             for name, corpus, of_corpus in zip(_names(section), section.corpora, files, strict=True)
         ],
-        [source_hash(name, setting="data") for name in named if ":" in name],
+        [source_hash(name, setting="data") for name in formats if ":" in name],
+        cleaning.determined_by(section),
         storage.read_text(template) if template is not None else None,
+        [[file.url, file.version] for file in leakage.files] if leakage is not None else [],
     ]
     return xxhash.xxh3_128_hexdigest(orjson.dumps(determined_by, option=orjson.OPT_SORT_KEYS))[:16]
+
+
+def _settings(section: DataSection) -> dict[str, object]:
+    """The settings that determine what comes out, for stats.json; where something lies is not one of them."""
+    settings = section.model_dump(mode="json", exclude={"max_bad_rows": True, "corpora": {"__all__": {"source"}}})
+    if section.chat_template is not None:
+        settings["chat_template"] = xxhash.xxh3_64_hexdigest(storage.read_bytes(section.chat_template))
+    return settings
 
 
 def _names(section: DataSection) -> tuple[str, ...]:
     return tuple(corpus.name or corpus.format for corpus in section.corpora)
 
 
-def _collect(tables: "Iterable[pa.Table]", path: Path) -> Documents:
-    with progress(unit="conversations") as display:
-        task = display.add_task("reading and tokenising", total=None)
-        return collect(tables, path, on_rows=lambda count: display.advance(task, count))
+def _tokenise(
+    config: Config,
+    files: Sequence[Sequence[SourceFile]],
+    leakage: Leakage | None,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    path: Path,
+    use_ray: bool,
+) -> Documents:
+    """Read, clean and tokenise the corpora; the documents lie in the file `path`."""
+    with ray_cluster.connected() if use_ray else nullcontext():
+        if use_ray:
+            wait_for_cpus(wait_s=60 * config.scaling.wait_minutes)
+        tables = tokenise(
+            config.data, files, storage_section=config.storage, tokenizer=tokenizer, leakage=leakage, use_ray=use_ray
+        )
+        with progress(unit="conversations") as display:
+            task = display.add_task("reading and tokenising", total=None)
+            return collect(tables, path, on_rows=lambda count: display.advance(task, count))
+
+
+def _select(documents: Documents, kept: Ints, section: DataSection) -> tuple[Documents, dict[str, Ints]]:
+    """Choose what is trained on and what is held out; returns the documents with the reasons of the others, and both.
+
+    A training conversation that the mix repeats is there several times.
+    """
+    documents = drop_duplicates(documents, kept, duplicates=section.duplicates, similarity=section.similarity)
+    members = assign_splits(
+        documents,
+        kept[documents.has_document[kept]],
+        validation=section.validation,
+        by_author=section.hold_out == "author",
+    )
+    mixed = mix(documents, members["train"], section)
+    documents = documents.left_out(np.setdiff1d(members["train"], mixed), NOT_SAMPLED)
+    return documents, members | {"train": mixed}
 
 
 def _write_splits(
-    documents: Documents, kept: Ints, section: DataSection, *, dataset_url: str, pad_token_id: int
-) -> tuple[dict[str, SplitInfo], dict[str, SplitStatistics]]:
+    documents: Documents, members_of: dict[str, Ints], seq_len: int, *, dataset_url: str, pad_token_id: int
+) -> tuple[dict[str, SplitInfo], dict[str, SplitStatistics], dict[str, SplitPlan]]:
     """Pack and write the shards of the splits; both are there, though one may be empty."""
-    seq_len = section.seq_len
+    plans: dict[str, SplitPlan] = {}
     splits: dict[str, SplitInfo] = {}
     statistics: dict[str, SplitStatistics] = {}
-    for name, members in assign_splits(documents, kept, validation=section.validation).items():
-        plan = plan_split(documents, members, seq_len=seq_len)
+    for name, members in members_of.items():
+        plan = plans[name] = plan_split(documents, members, seq_len=seq_len)
         rows = build_rows(plan, documents, seq_len=seq_len, pad_token_id=pad_token_id)
         with progress(unit="rows") as display:
             tracked = display.track(rows, total=len(plan.rows), description=f"writing {name}")
             splits[name] = shards.write_split(tracked, dataset_url, split=name, seq_len=seq_len)
         statistics[name] = split_statistics(documents, plan, splits[name], seq_len=seq_len)
     check_rows(statistics["train"], seq_len=seq_len)
-    return splits, statistics
+    return splits, statistics, plans
 
 
-def _commit(dataset_url: str, index: DatasetIndex, statistics: Statistics) -> None:
+def _commit(dataset_url: str, index: DatasetIndex) -> None:
     """Remove what an interrupted preparation may have left over, and write index.json last.
 
     Shards of the same name were overwritten with the same bytes, so that two preparations at once do no harm.
     """
-    storage.write_bytes(storage.join(dataset_url, STATISTICS), statistics.to_json())
-    names = [STATISTICS, *(shard.name for split in index.splits.values() for shard in split.shards)]
+    names = [shard.name for split in index.splits.values() for shard in split.shards]
+    names += [file.name for file in index.files]
     ours = {storage.join(dataset_url, name) for name in names}
     for found in storage.list_objects(dataset_url):
         if found.url not in ours:

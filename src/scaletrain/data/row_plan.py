@@ -1,4 +1,4 @@
-"""Documents become rows: which split a conversation is in, which row its pieces, and the order of the rows."""
+"""Documents become rows: which row a conversation's pieces are in, and the order of the rows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,26 +21,6 @@ class SplitPlan:
     documents: Ints
     rows: Sequence[tuple[Piece, ...]]
     dropped: Sequence[tuple[Piece, DropReason]]
-
-
-def assign_splits(documents: Documents, kept: Ints, *, validation: float) -> dict[str, Ints]:
-    """Divide documents into "train" and "validation" by the hash of what they say, and order each split by it.
-
-    Equal conversations are in the same split, and a conversation stays in its split when others come or go, but for
-    this: where there are two different conversations, both splits get one (unless `validation` is 0).
-    """
-    key = documents.key[kept]
-    where = (documents.row[kept], documents.file[kept], documents.corpus[kept])
-    order = np.lexsort((*where, key[:, 1], key[:, 0]))
-    kept, key = kept[order], key[order]
-    is_first = np.ones(len(kept), dtype=np.bool_)
-    is_first[1:] = (key[1:] != key[:-1]).any(axis=1)
-    held_out = 0
-    if validation > 0 and is_first.sum() > 1:
-        below = is_first & (key[:, 0] < np.uint64(int(validation * 2**64)))
-        held_out = int(np.clip(below.sum(), 1, is_first.sum() - 1))
-    in_validation = np.cumsum(is_first) <= held_out
-    return {"train": kept[~in_validation], "validation": kept[in_validation]}
 
 
 def plan_split(documents: Documents, members: Ints, *, seq_len: int) -> SplitPlan:

@@ -31,6 +31,7 @@ import orjson
 import xxhash
 
 from scaletrain import storage
+from scaletrain.data.dataset_files import FileInfo, checksum_of
 from scaletrain.data.order import SPAN_GROUPS
 from scaletrain.errors import DataError, NotFoundError, StorageError
 
@@ -44,7 +45,6 @@ ROW_GROUP_TOKENS = 8192
 GROUP_CHECKSUMS = "scaletrain.row_group_checksums"  # in a footer: xxh3-64 of each row group's bytes, in hex
 MAX_SHARD_TOKENS = SPAN_GROUPS * ROW_GROUP_TOKENS  # some 50 MB; a whole span of the order, so reading is local
 _PREFIXES = {"train": "shard"}
-_HASH_BLOCK_BYTES = 2**20
 
 Int32s = npt.NDArray[np.int32]
 
@@ -75,7 +75,10 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """What index.json says; `splits` has "train" and "validation", `tokenizer` is the hash of the tokenizer's files."""
+    """What index.json says; `splits` has "train" and "validation", `tokenizer` is the hash of the tokenizer's files.
+
+    `files` are those that tell of the dataset: stats.json, report.html and the provenance.
+    """
 
     version: int
     dataset_id: str
@@ -85,6 +88,7 @@ class DatasetIndex:
     corpora: tuple[str, ...]
     tokenizer: str
     splits: dict[str, SplitInfo]
+    files: tuple[FileInfo, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ def write_split(rows: Iterable[Row], url: str, *, split: str, seq_len: int) -> S
             shard = chain((first,), islice(remaining, per_shard - 1))
             counted = _write_shard(shard, path, first_sample_id=num_rows, seq_len=seq_len)
             with path.open("rb") as file:
-                checksum = _checksum(file)
+                checksum = checksum_of(file)
             shards.append(ShardInfo(name, counted.rows, path.stat().st_size, checksum, counted.footer_checksum))
             storage.upload_file(path, storage.join(url, name))
             path.unlink()
@@ -286,38 +290,6 @@ def load_index(dataset_url: str) -> DatasetIndex:
         if (counted := sum(shard.rows for shard in split.shards)) != split.rows:
             raise _damaged(url, f"its {name} split has {split.rows} rows, but its shards have {counted}")
     return index
-
-
-def verify_split(dataset_url: str, index: DatasetIndex, *, split: str) -> None:
-    """Read every shard of a split and compare it with the index; raises DataError that lists all damaged ones."""
-    problems = [
-        f"{storage.join(dataset_url, shard.name)}: {problem}"
-        for shard in index.splits[split].shards
-        if (problem := _damage(dataset_url, shard))
-    ]
-    if problems:
-        remedy = f"remove {dataset_url} and run `scaletrain prepare` again"
-        raise DataError("\n".join((*problems, f"{len(problems)} damaged shards; {remedy}")))
-
-
-def _damage(dataset_url: str, shard: ShardInfo) -> str | None:
-    """Say what is wrong with a shard's file, if anything."""
-    url = storage.join(dataset_url, shard.name)
-    try:
-        if (size_bytes := storage.info(url).size_bytes) != shard.size_bytes:
-            return f"has {size_bytes} bytes, the index says {shard.size_bytes}"
-        with storage.open_read(url) as file:
-            checksum = _checksum(file)
-    except NotFoundError:
-        return "is missing"
-    return None if checksum == shard.checksum else f"its checksum is {checksum}, the index says {shard.checksum}"
-
-
-def _checksum(file: BinaryIO) -> str:
-    digest = xxhash.xxh3_128()
-    while block := file.read(_HASH_BLOCK_BYTES):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _damaged(url: str, problem: str) -> DataError:

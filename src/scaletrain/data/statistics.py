@@ -1,20 +1,16 @@
 """What became of every conversation: stats.json, and the errors that say which step left nothing over."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
-from scaletrain.data.documents import Documents, Ints
-from scaletrain.data.formats import BAD_ROW, too_many_bad_rows
-from scaletrain.data.row_plan import SplitPlan
-from scaletrain.data.shards import SplitInfo
+from scaletrain.data.formats import too_many_bad_rows
 from scaletrain.errors import DataError
 
-_BAD_ROWS_SHOWN = 20
+STATISTICS = "stats.json"
+KEPT = "kept"
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -22,7 +18,8 @@ class CorpusStatistics:
     """One corpus; of the conversations `read`, some were dropped and the others kept. Unreadable rows are none.
 
     turns (without system turns), tokens and supervised_tokens are those of the conversations kept. drop_examples names
-    the first conversation dropped for each reason, bad_row_examples the first unreadable rows.
+    the first conversation dropped for each reason, bad_row_examples the first unreadable rows. licences and languages
+    count the conversations kept. repeated: the copies beyond the first that the mix trains on.
     """
 
     name: str
@@ -36,6 +33,43 @@ class CorpusStatistics:
     turns: int
     tokens: int
     supervised_tokens: int
+    licences: Mapping[str, int] = field(default_factory=dict)
+    languages: Mapping[str, int] = field(default_factory=dict)
+    repeated: int = 0
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Rows of one corpus and language that fared alike; `outcome` is KEPT or the reason why they were left out.
+
+    turns and tokens are those of rows that came to be tokenised: duplicates have some, what cleaning dropped has none.
+    """
+
+    corpus: str
+    language: str
+    outcome: str
+    rows: int
+    turns: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class StepStatistics:
+    """A cleaning step: how many conversations it changed, of whatever became of them then, and dropped by reason."""
+
+    name: str
+    changed: int
+    dropped: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class LeakageStatistics:
+    """A benchmark file: its items, those too short to be looked for, and the conversations dropped for quoting it."""
+
+    url: str
+    items: int
+    too_short: int
+    conversations: int
 
 
 @dataclass(frozen=True)
@@ -54,16 +88,21 @@ class SplitStatistics:
     dropped_pieces: Mapping[str, int]
     dropped_tokens: Mapping[str, int]
     conversation_tokens: Mapping[str, int]
+    conversation_turns: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The content of stats.json."""
+    """The content of stats.json; `settings` are those of the data section that determine the dataset."""
 
     dataset_id: str
     seq_len: int
     corpora: Sequence[CorpusStatistics]
     splits: Mapping[str, SplitStatistics]
+    flows: Sequence[Flow] = ()
+    steps: Sequence[StepStatistics] = ()
+    leakage: Sequence[LeakageStatistics] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2)
@@ -76,6 +115,10 @@ class Statistics:
             lost += [f"{corpus.bad_rows:,} unreadable rows"] if corpus.bad_rows else []
             line = f"{corpus.name}: {corpus.kept:,} of {corpus.read:,} conversations kept"
             lines.append(line + (f" (left out: {', '.join(lost)})" if lost else ""))
+            if unlicensed := corpus.licences.get(UNKNOWN):
+                lines.append(
+                    f"{corpus.name}: no licence is known for {unlicensed:,} of them; set `licence` of the corpus"
+                )
         for name, split in self.splits.items():
             line = (
                 f"{name}: {split.conversations:,} conversations in {split.rows:,} rows of {self.seq_len:,} tokens, "
@@ -86,57 +129,6 @@ class Statistics:
         return lines
 
 
-def corpus_statistics(
-    documents: Documents, inside: npt.NDArray[np.bool_], *, names: Sequence[str], num_files: Sequence[int]
-) -> list[CorpusStatistics]:
-    """Count what became of the rows `inside` the limits, by corpus."""
-    rows = np.flatnonzero(inside)
-    rows = rows[np.lexsort((documents.row[rows], documents.file[rows], documents.corpus[rows]))]
-    statistics = []
-    for corpus, (name, files) in enumerate(zip(names, num_files, strict=True)):
-        own = rows[documents.corpus[rows] == corpus]
-        reasons = documents.reason[own]
-        bad = own[reasons == BAD_ROW]
-        first = {reason: int(row) for row, reason in zip(own[::-1], reasons[::-1], strict=True) if reason}
-        dropped = Counter(reason for reason in reasons if reason not in (None, BAD_ROW))
-        statistics.append(
-            CorpusStatistics(
-                name=name,
-                files=files,
-                read=len(own) - len(bad),
-                kept=len(own) - len(bad) - dropped.total(),
-                dropped=dict(sorted(dropped.items())),
-                drop_examples={reason: documents.where(first[reason]) for reason in sorted(dropped)},
-                bad_rows=len(bad),
-                bad_row_examples=[documents.where(int(row)) for row in bad[:_BAD_ROWS_SHOWN]],
-                turns=int(documents.num_turns[own].sum()),
-                tokens=int(documents.num_tokens[own].sum()),
-                supervised_tokens=int(documents.num_supervised[own].sum()),
-            )
-        )
-    return statistics
-
-
-def split_statistics(documents: Documents, plan: SplitPlan, written: SplitInfo, *, seq_len: int) -> SplitStatistics:
-    """Count what became of a split's documents."""
-    pieces: Counter[str] = Counter()
-    tokens: Counter[str] = Counter()
-    for piece, reason in plan.dropped:
-        pieces[reason] += 1
-        tokens[reason] += piece.stop - piece.start
-    return SplitStatistics(
-        conversations=len(plan.documents),
-        pieces=sum(map(len, plan.rows)),
-        rows=written.rows,
-        tokens=written.tokens,
-        supervised_tokens=written.supervised_tokens,
-        packing_efficiency=written.tokens / (written.rows * seq_len) if written.rows else 0.0,
-        dropped_pieces=dict(sorted(pieces.items())),
-        dropped_tokens=dict(sorted(tokens.items())),
-        conversation_tokens=_histogram(documents.num_tokens[plan.documents]),
-    )
-
-
 def check_rows(train: SplitStatistics, *, seq_len: int) -> None:
     """Raise DataError where packing left nothing to train on."""
     if not train.rows:
@@ -145,12 +137,6 @@ def check_rows(train: SplitStatistics, *, seq_len: int) -> None:
             f"data.seq_len={seq_len} leaves nothing to train on: of {train.conversations} conversations packing "
             f"dropped all pieces ({reasons}); raise data.seq_len"
         )
-
-
-def _histogram(lengths: Ints) -> dict[str, int]:
-    """Count lengths by the power of two that they do not exceed."""
-    counts = Counter(1 << (length - 1).bit_length() for length in lengths.tolist())
-    return {f"<= {bound}": counts[bound] for bound in sorted(counts)}
 
 
 def check_corpora(corpora: Sequence[CorpusStatistics], *, max_bad_rows: int) -> None:
@@ -172,5 +158,5 @@ def check_corpora(corpora: Sequence[CorpusStatistics], *, max_bad_rows: int) -> 
         )
         raise DataError(
             f"data.corpora: {corpus.name}: none of its {corpus.read} conversations can be used; check the format, or "
-            f"relax the step of data.cleaning that leaves them out:{reasons}"
+            f"relax the settings of the data section that leave them out:{reasons}"
         )

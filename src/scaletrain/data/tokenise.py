@@ -1,8 +1,9 @@
 """Corpora become tokenised documents: files are read, conversations cleaned and encoded, row by row accounted for.
 
 Every row of a corpus gives one row of the tables yielded here, in whatever order: a document, or the reason why there
-is none. With Ray the work is Ray Data tasks (a big file is one reading task, its conversations many encoding tasks);
-without, the same functions run in this process, where a breakpoint works.
+is none (what threads leave out is one row for each reason, with its `count`). With Ray the work is Ray Data tasks (a
+big file is one reading task, and so are the files of a corpus that refer to one another; their conversations are many
+encoding tasks); without, the same functions run in this process, where a breakpoint works.
 """
 
 import functools
@@ -11,20 +12,17 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-import numpy.typing as npt
-import orjson
 import pyarrow as pa
-import xxhash
 
 from scaletrain import errors, ray_cluster, storage
 from scaletrain.config import Corpus, DataSection, StorageSection
-from scaletrain.data.chat_template import Encoded, encode
-from scaletrain.data.cleaning import Step, clean, load_steps
-from scaletrain.data.conversation import Conversation, Drop, Turn
-from scaletrain.data.formats import BAD_ROW, SourceFile, read_file
+from scaletrain.data.conversation import Conversation
+from scaletrain.data.encoding import CONVERSATIONS, DOCUMENTS, KNOWN, Encoder, encode_table, make_encoder
+from scaletrain.data.formats import BAD_ROW, SourceFile, read_files, reads_together
+from scaletrain.data.leakage import Leakage
 from scaletrain.ray_waiting import Demand, find_candidates, wait_for_places
 
 if TYPE_CHECKING:
@@ -38,42 +36,17 @@ _FILE: dict[str, pa.DataType] = {
     "size_bytes": pa.int64(),
     "version": pa.string(),
 }
-# Where a row stood (corpus, file of the corpus, row of the file), and why it gave no document; null where it did.
-_RECORD: dict[str, pa.DataType] = {
-    "corpus": pa.int32(),
-    "file": pa.int32(),
-    "row": pa.int64(),
-    "source": pa.string(),
-    "reason": pa.string(),
-    "detail": pa.string(),
-}
-# What is known of a conversation, by the names of its fields.
-_KNOWN: dict[str, pa.DataType] = {
-    "id": pa.string(),
-    "authors": pa.list_(pa.string()),
-    "language": pa.string(),
-    "licence": pa.string(),
-    "changes": pa.list_(pa.string()),
-}
-_CONVERSATIONS = pa.schema({**_RECORD, **_KNOWN, "roles": pa.list_(pa.string()), "contents": pa.list_(pa.string())})
-# key: a hash of what is said, equal for equal conversations. supervised: 0 or 1. Empty where there is no document.
-DOCUMENTS = pa.schema(
-    {
-        **_RECORD,
-        **_KNOWN,
-        "key": pa.binary(16),
-        "input_ids": pa.large_list(pa.int32()),
-        "supervised": pa.large_list(pa.uint8()),
-        "turn_starts": pa.large_list(pa.int32()),
-    }
-)
 _FAILED = "failed"
 _READ_TASK_BYTES = 16 * 2**20
 _READ_TASK_FILES = 64
 _ENCODE_TASK_ROWS = 256
+_ENCODE_TASK_CHARS = 16 * 2**20
+_SOURCE_FILE = ("url", "name", "size_bytes", "version")
 # Half a core each: a task that reads waits half of its time, and on one core it must not keep encoding out.
 _TASK_CPUS = 0.5
 _STALLED_AFTER_S = 1800.0
+# Files that belong together give nothing until all of them are read; a month of Reddit takes hours.
+_SLOWEST_READ_BYTES_S = 2**20
 
 
 def wait_for_cpus(*, wait_s: float) -> None:
@@ -102,6 +75,7 @@ def tokenise(
     *,
     storage_section: StorageSection,
     tokenizer: "PreTrainedTokenizerBase",
+    leakage: Leakage | None,
     use_ray: bool,
 ) -> Iterator[pa.Table]:
     """Yield tables of DOCUMENTS, a row for every row of the corpora; `files` are those of each corpus.
@@ -110,96 +84,73 @@ def tokenise(
     Raises DataError, StorageError and ConfigError of the tasks as they are; with Ray, which must be initialised,
     ClusterError too, as where nothing comes on for half an hour.
     """
-    tasks = _read_tasks(files)
+    tasks = _read_tasks(files, section.corpora)
     if use_ray:
-        yield from _tokenise_with_ray(tasks, section, storage_section, tokenizer)
+        yield from _tokenise_with_ray(tasks, section, storage_section, pickle.dumps((tokenizer, leakage)))
         return
-    steps = load_steps(section)
+    encoder = make_encoder(section, tokenizer, leakage)
     for task in tasks:
         for conversations in _read(task, section.corpora, max_bad_rows=section.max_bad_rows):
-            yield _encode(conversations, steps, tokenizer)
+            yield encode_table(conversations, encoder)
 
 
 # --- The two steps ------------------------------------------------------------------------------------------------
 
 
 def _read(task: pa.Table, corpora: Sequence[Corpus], *, max_bad_rows: int) -> Iterator[pa.Table]:
-    """Yield a task's files as tables of _CONVERSATIONS; a file with too many unreadable rows is not read to its end."""
+    """Yield a task's files as tables of CONVERSATIONS; a file with too many unreadable rows is not read to its end."""
     rows: list[dict[str, object]] = []
-    for entry in task.to_pylist():
-        corpus = corpora[entry["corpus"]]
-        file = SourceFile(entry["url"], entry["name"], entry["size_bytes"], entry["version"])
+    num_chars = 0
+    for number_of_corpus, first, files in _units(task, corpora):
+        corpus = corpora[number_of_corpus]
         taken = bad_rows = 0
-        for number, item in enumerate(read_file(file, corpus=corpus)):
-            row = {"corpus": entry["corpus"], "file": entry["file"], "row": number, "source": item.source}
+        for number, item in enumerate(read_files(files, corpus=corpus)):
+            row = {"corpus": number_of_corpus, "file": first, "row": number, "source": item.source, "count": 1}
             if isinstance(item, Conversation):
-                row |= {name: getattr(item, name) for name in _KNOWN}
+                row |= {name: getattr(item, name) for name in KNOWN}
                 row |= {"roles": [turn.role for turn in item.turns], "contents": [turn.content for turn in item.turns]}
+                num_chars += sum(len(turn.content) for turn in item.turns)
             else:
-                row |= {"reason": item.reason, "detail": item.detail}
+                row |= {"reason": item.reason, "detail": item.detail, "count": item.count}
             rows.append(row)
-            if len(rows) == _ENCODE_TASK_ROWS:
-                yield pa.Table.from_pylist(rows, schema=_CONVERSATIONS)
-                rows = []
+            if len(rows) == _ENCODE_TASK_ROWS or num_chars > _ENCODE_TASK_CHARS:
+                yield pa.Table.from_pylist(rows, schema=CONVERSATIONS)
+                rows, num_chars = [], 0
             is_bad = row.get("reason") == BAD_ROW
             taken, bad_rows = taken + (not is_bad), bad_rows + is_bad
             if taken == corpus.limit or bad_rows > max_bad_rows:
                 break
     if rows:
-        yield pa.Table.from_pylist(rows, schema=_CONVERSATIONS)
+        yield pa.Table.from_pylist(rows, schema=CONVERSATIONS)
 
 
-def _encode(conversations: pa.Table, steps: Sequence[Step], tokenizer: "PreTrainedTokenizerBase") -> pa.Table:
-    """Clean and encode a table of _CONVERSATIONS; what is dropped keeps its row, with the reason."""
-    rows = conversations.to_pylist()
-    nothing = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_), np.zeros(0, np.int32))
-    keys: list[bytes | None] = [None] * len(rows)
-    documents = [nothing] * len(rows)
-    for i, row in enumerate(rows):
-        if row["reason"] is not None:
-            continue
-        try:
-            conversation = clean(_conversation(row), steps)
-            row |= {name: getattr(conversation, name) for name in _KNOWN}
-            documents[i] = encode(conversation, tokenizer)
-            keys[i] = xxhash.xxh3_128_digest(orjson.dumps(conversation.messages()))
-        except Drop as drop:
-            row["reason"], row["detail"] = drop.reason, drop.detail
-    arrays: list[pa.Array[Any]] = [
-        pa.array([row[name] for row in rows], kind) for name, kind in (_RECORD | _KNOWN).items()
-    ]
-    arrays.append(pa.array(keys, DOCUMENTS.field("key").type))
-    arrays.append(_list_array([each.input_ids for each in documents]))
-    arrays.append(_list_array([each.supervised.view(np.uint8) for each in documents]))
-    arrays.append(_list_array([each.turn_starts for each in documents]))
-    return pa.Table.from_arrays(arrays, schema=DOCUMENTS)
+def _units(task: pa.Table, corpora: Sequence[Corpus]) -> Iterator[tuple[int, int, list[SourceFile]]]:
+    """Yield (corpus, its first file, files) of what is read in one go: one file, or all that refer to one another."""
+    for corpus, group in groupby(task.to_pylist(), key=lambda entry: int(entry["corpus"])):
+        entries = list(group)
+        files = [SourceFile(*(entry[field] for field in _SOURCE_FILE)) for entry in entries]
+        if reads_together(corpora[corpus]):
+            yield corpus, entries[0]["file"], files
+        else:
+            yield from ((corpus, entry["file"], [file]) for entry, file in zip(entries, files, strict=True))
 
 
-def _conversation(row: dict[str, Any]) -> Conversation:
-    """The conversation of a row of _CONVERSATIONS."""
-    turns = tuple(Turn(role, text) for role, text in zip(row["roles"], row["contents"], strict=True))
-    known: dict[str, Any] = {name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in _KNOWN}
-    return Conversation(turns, source=row["source"], **known)
-
-
-def _read_tasks(files: Sequence[Sequence[SourceFile]]) -> list[pa.Table]:
-    """Group files into reading tasks, in order: small ones share a task."""
+def _read_tasks(files: Sequence[Sequence[SourceFile]], corpora: Sequence[Corpus]) -> list[pa.Table]:
+    """Group files into reading tasks, in order: small ones share a task, and those that are read together have one."""
     tasks: list[list[dict[str, object]]] = []
     size_bytes = 0
     for corpus, of_corpus in enumerate(files):
+        together = reads_together(corpora[corpus])
         for number, file in enumerate(of_corpus):
             size_bytes += file.size_bytes
-            if not tasks or size_bytes > _READ_TASK_BYTES or len(tasks[-1]) == _READ_TASK_FILES:
+            is_full = size_bytes > _READ_TASK_BYTES or not tasks or len(tasks[-1]) >= _READ_TASK_FILES
+            if number == 0 if together else is_full:
                 tasks.append([])
                 size_bytes = file.size_bytes
             tasks[-1].append({"corpus": corpus, "file": number, **asdict(file)})
+        if together:
+            size_bytes = _READ_TASK_BYTES + 1  # nothing joins it
     return [pa.Table.from_pylist(task, schema=pa.schema(_FILE)) for task in tasks]
-
-
-def _list_array(values: Sequence[npt.NDArray[Any]]) -> "pa.Array[Any]":
-    offsets = np.concatenate([[0], np.cumsum([len(each) for each in values])])
-    flat: pa.Array[Any] = pa.array(np.concatenate(values))
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat)
 
 
 # --- The same in Ray Data tasks -----------------------------------------------------------------------------------
@@ -209,22 +160,24 @@ def _tokenise_with_ray(
     tasks: Sequence[pa.Table],
     section: DataSection,
     storage_section: StorageSection,
-    tokenizer: "PreTrainedTokenizerBase",
+    pickled: bytes,
 ) -> Iterator[pa.Table]:
     import ray.data
     from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError
 
     read = functools.partial(_read_in_task, section=section, storage_section=storage_section)
-    encode_ = functools.partial(_encode_in_task, section=section, pickled_tokenizer=pickle.dumps(tokenizer))
+    encode_ = functools.partial(_encode_in_task, section=section, storage_section=storage_section, pickled=pickled)
     how: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": _TASK_CPUS}
+    largest_bytes = max((sum(map(int, task["size_bytes"].to_numpy())) for task in tasks), default=0)
+    stalled_after_s = _STALLED_AFTER_S + largest_bytes / _SLOWEST_READ_BYTES_S
     with _quiet_ray_data():
         # `from_arrow` would run a task and wait for it here, where nothing limits how long.
         dataset = ray.data.from_blocks(list(tasks)).map_batches(read, **how)
         dataset = dataset.repartition(target_num_rows_per_block=_ENCODE_TASK_ROWS)
         dataset = dataset.map_batches(encode_, **how)
         dataset.context.enable_progress_bars = False
-        dataset.context.execution_no_progress_timeout_s = _STALLED_AFTER_S
+        dataset.context.execution_no_progress_timeout_s = stalled_after_s
         try:
             for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
                 table = cast(pa.Table, batch)
@@ -234,7 +187,7 @@ def _tokenise_with_ray(
             raise errors.ClusterError(f"tokenising failed in Ray: {exc}") from exc
         except ExecutionTimeoutError as exc:
             raise errors.ClusterError(
-                f"tokenising made no progress for {_STALLED_AFTER_S / 60:.0f} minutes: its machines were lost or are "
+                f"tokenising made no progress for {stalled_after_s / 60:.0f} minutes: its machines were lost or are "
                 "taken, and others do not come (`scaletrain status --cluster FILE` says why), or a cleaning step hangs"
             ) from exc
 
@@ -247,17 +200,27 @@ def _read_in_task(task: pa.Table, *, section: DataSection, storage_section: Stor
         yield _failure(exc)
 
 
-def _encode_in_task(conversations: pa.Table, *, section: DataSection, pickled_tokenizer: bytes) -> pa.Table:
+def _encode_in_task(
+    conversations: pa.Table, *, section: DataSection, storage_section: StorageSection, pickled: bytes
+) -> pa.Table:
+    _configure_storage(storage_section.root, tuple(sorted(storage_section.options.items())))
     try:
-        return _encode(conversations, load_steps(section), _unpickled(pickled_tokenizer))
+        return encode_table(conversations, make_encoder(section, *_unpickled(pickled)))
     except errors.ScaletrainError as exc:
-        return _encode(_failure(exc), [], _unpickled(pickled_tokenizer))
+        return encode_table(_failure(exc), Encoder([], _unpickled(pickled)[0], None, None))
 
 
 def _failure(error: errors.ScaletrainError) -> pa.Table:
     """Send an error as a row: raised in a task, it would come out wrapped, and after pages of Ray's own tracebacks."""
-    row = {"corpus": 0, "file": 0, "row": 0, "reason": _FAILED, "detail": f"{type(error).__name__}\n{error}"}
-    return pa.Table.from_pylist([row], schema=_CONVERSATIONS)
+    row = {
+        "corpus": 0,
+        "file": 0,
+        "row": 0,
+        "count": 1,
+        "reason": _FAILED,
+        "detail": f"{type(error).__name__}\n{error}",
+    }
+    return pa.Table.from_pylist([row], schema=CONVERSATIONS)
 
 
 def _raise_failure(table: pa.Table) -> None:
@@ -274,9 +237,9 @@ def _configure_storage(root: str, options: tuple[tuple[str, str | int | float | 
 
 
 @functools.lru_cache(maxsize=1)
-def _unpickled(pickled_tokenizer: bytes) -> "PreTrainedTokenizerBase":
-    tokenizer: PreTrainedTokenizerBase = pickle.loads(pickled_tokenizer)
-    return tokenizer
+def _unpickled(pickled: bytes) -> "tuple[PreTrainedTokenizerBase, Leakage | None]":
+    tokenizer, leakage = pickle.loads(pickled)
+    return tokenizer, leakage
 
 
 @contextmanager

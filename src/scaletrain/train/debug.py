@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from scaletrain import storage
+from scaletrain.data.decoded import decode_spans, spans_text
 from scaletrain.data.loader import MicroBatch
+from scaletrain.data.shards import IGNORED_LABEL
 from scaletrain.errors import TrainingError
 from scaletrain.layout import RunLayout
 from scaletrain.log import console, get_logger
@@ -23,26 +25,12 @@ log = get_logger(__name__)
 
 def show_batch(micro_batch: MicroBatch, tokenizer: "PreTrainedTokenizerBase", *, rows: int = 2) -> None:
     """Print the first rows of a micro batch decoded: supervised tokens in green, the rest dim, documents apart."""
-    from rich.text import Text
-
     terminal = console()
     for row in range(min(rows, len(micro_batch.sample_ids))):
         terminal.rule(f"sample {micro_batch.sample_ids[row]}")
-        ids, documents = micro_batch.input_ids[row], micro_batch.documents[row]
-        supervised = micro_batch.labels[row] != -100
-        text = Text()
-        start = 0
-        for end in range(1, len(ids) + 1):
-            same = end < len(ids) and documents[end] == documents[start] and supervised[end] == supervised[start]
-            if same:
-                continue
-            if documents[start] > 0:
-                piece = str(tokenizer.decode(ids[start:end].tolist()))
-                text.append(piece, style="green" if supervised[start] else "dim")
-                if end < len(ids) and documents[end] != documents[start]:
-                    text.append("\n── next document ──\n", style="yellow")
-            start = end
-        terminal.print(text)
+        supervised = micro_batch.labels[row] != IGNORED_LABEL
+        spans = decode_spans(micro_batch.input_ids[row], supervised, micro_batch.documents[row], tokenizer)
+        terminal.print(spans_text(spans))
     terminal.print(
         f"green: supervised ({micro_batch.supervised_tokens} of {micro_batch.tokens} tokens in the micro batch)"
     )
