@@ -7,7 +7,8 @@ own through a proxy, and get the same faults at the same times, drawn from the s
 Poisson process. An arm is a cluster of real raylets in namespaces (a head and two nodes of one worker each), pinned to
 one core together with its S3 server; every other sitting has the cores swapped. What became of a fault is read from
 what the arms leave in their buckets and logs. The verdict is on scaletrain alone: no committed step lost, no sample
-lost or repeated, every resume verified byte for byte; exit code 1 where that is not so.
+lost or repeated, every resume verified byte for byte, no fault after which nothing goes on; exit code 1 where that is
+not so.
 
 One sitting of 40 faults takes some 45 minutes; what is found is kept in the state folder. A call that was stopped (with
 Ctrl-C it ends the fault under way, and proves the runs) is gone on with by the next one; after a finished sitting the
@@ -130,6 +131,10 @@ def judge(parts: Sequence[Part]) -> tuple[str, bool]:
     missed = [] if all(each.steps for each in accounts) else ["a part in which nothing was trained"]
     if lost := sum(each.lost for each in accounts):
         missed.append(f"{lost} committed steps lost")
+    if stuck := sum(
+        cost.pause_s is None for part in parts if part.is_whole for cost in part.account("scaletrain").costs
+    ):
+        missed.append(f"no new step was made after {stuck} faults")
     if unproved := sum(not _is_proved(part) for part in parts):
         missed.append(f"{unproved} parts were cut off before they could be verified")
     problems = [problem for part in parts for problem in _problems(part)]

@@ -72,7 +72,9 @@ def _table(title: str, introduction: str, fields: dict[str, Any], required: list
 
 def _default(field: dict[str, Any]) -> str:
     if "default" not in field:
-        return "empty" if _section(field) is None else "as below"
+        if _section(field) is not None:
+            return "as below"
+        return "empty" if field["type"] == "object" else "up to 4"  # what micro_batch_size makes of its neighbour
     default = field["default"]
     if default is None:
         return "none"

@@ -101,6 +101,12 @@ def test_what_the_rules_suggest_is_right() -> None:
     TrainSection(steps=1, global_batch_size=60, micro_batch_size=6)
 
 
+@pytest.mark.parametrize(("global_batch_size", "micro_batch_size"), [(1, 1), (2, 2), (3, 3), (6, 3), (10, 2), (64, 4)])
+def test_the_micro_batch_fits_the_global_batch_by_default(global_batch_size: int, micro_batch_size: int) -> None:
+    """A small global batch size alone is no error."""
+    assert TrainSection(steps=1, global_batch_size=global_batch_size).micro_batch_size == micro_batch_size
+
+
 @pytest.mark.parametrize("number", [True, False])
 def test_a_boolean_is_no_number(number: bool) -> None:
     """Python's true and false are the numbers 1 and 0; the configuration does not take them for numbers."""

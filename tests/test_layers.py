@@ -36,6 +36,7 @@ LAYERS = {
     "scaletrain.ray_autoscaler": 2,
     "scaletrain.ray_cluster": 2,
     "scaletrain.ray_waiting": 2,
+    "scaletrain.stop_request": 1,
     "scaletrain.run_copy": 4,
     "scaletrain.run_inputs": 2,
     "scaletrain.model": 2,

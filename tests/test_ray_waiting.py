@@ -128,7 +128,7 @@ def test_ctrl_c_ends_the_wait_of_a_preparation(preparation: Preparation) -> None
         if "prepare" in child.cmdline():
             os.kill(child.pid, signal.SIGINT)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted" in told, told
+    assert process.returncode == 130 and "stopped while it waited for machines" in told, told
     wait_for(lambda: "CPU" not in preparation.asks_for(), "no demand any more")
 
 

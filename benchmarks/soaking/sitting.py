@@ -56,6 +56,11 @@ class Part:
     def plan(self) -> Plan:
         return Plan(**{**self.record["plan"], "kinds": tuple(self.record["plan"]["kinds"])})
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that was left of the sitting came, and was waited for; not where it was stopped before."""
+        return bool(self.record.get("is_whole"))
+
     def finished(self) -> set[int]:
         """The numbers of the faults that both arms have had."""
         return set.intersection(*({each["number"] for each in self.record["hits"][arm]} for arm in ARMS))
@@ -196,7 +201,7 @@ def _sit(kept: Part, rooms: Sequence[_Room], left: Sequence[Fault]) -> None:
         kept.add(room.arm, None, room.ask("observed"))
 
     _in_parallel(rooms, finish, threading.Event())
-    kept.keep(ended=ended, verified=verified)
+    kept.keep(ended=ended, verified=verified, is_whole=not stopping.is_set())
 
 
 def _start(room: _Room, stopping: threading.Event) -> None:

@@ -187,7 +187,10 @@ class TrainSection(Section):
     steps: Count | None = Field(None, description="give steps or epochs")
     epochs: Positive | None = Field(None, description="passes over the training rows; 0.5 is legal")
     global_batch_size: Count = Field(64, description="packed rows a step, at any number of workers")
-    micro_batch_size: Count = Field(4, description="packed rows a worker holds at once")
+    micro_batch_size: Count = Field(
+        default_factory=lambda section: max(n for n in (1, 2, 3, 4) if section.get("global_batch_size", 4) % n == 0),
+        description="packed rows a worker holds at once; must divide global_batch_size",
+    )
     learning_rate: Positive = Field(2e-5, description="at its peak, after the warm-up")
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how it falls after the warm-up")
     warmup_steps: Number = Field(0, description="steps in which the learning rate rises from 0")

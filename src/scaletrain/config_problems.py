@@ -52,8 +52,8 @@ def _check(tree: dict[str, Any]) -> tuple[Config | None, list[ErrorDetails]]:
 
 
 def _follows_from_another(error: ErrorDetails) -> bool:
-    """Pydantic calls a list too short when its only entries are wrong; their own errors say it better."""
-    return error["type"] == "too_short" and bool(error["input"])
+    """Pydantic calls a list too short when its only entries are wrong, and makes no default beside a wrong field."""
+    return (error["type"] == "too_short" and bool(error["input"])) or error["type"] == "default_factory_not_called"
 
 
 def _broken_rules(error: ErrorDetails) -> tuple[tuple[str, str], ...]:

@@ -24,6 +24,7 @@ from scaletrain.data.encoding import CONVERSATIONS, DOCUMENTS, KNOWN, Encoder, e
 from scaletrain.data.formats import BAD_ROW, SourceFile, read_files, reads_together
 from scaletrain.data.leakage import Leakage
 from scaletrain.ray_waiting import Demand, find_candidates, wait_for_places
+from scaletrain.stop_request import StopRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,7 +54,8 @@ def wait_for_cpus(*, wait_s: float) -> None:
     """Wait until a cluster has a machine for the tasks of `tokenise`; not where this machine alone is the cluster.
 
     Machines without GPUs are asked for first, and in its share of the time every other group that has CPUs. Raises
-    ClusterError with the reasons where no machine comes within `wait_s`. Ray must be initialised.
+    ClusterError with the reasons where no machine comes within `wait_s`, Interrupted at the first Ctrl-C. Ray must be
+    initialised.
     """
     if ray_cluster.address() is None:
         return
@@ -66,7 +68,8 @@ def wait_for_cpus(*, wait_s: float) -> None:
         alternative="prepare the data on another machine, with --local",
     )
     candidates = sorted(find_candidates(demand), key=lambda each: each.has_gpus)
-    wait_for_places(demand, candidates, wait_s=wait_s, should_stop=lambda: False)  # a signal ends it as it is
+    with StopRequest("stopping") as stop:
+        wait_for_places(demand, candidates, wait_s=wait_s, should_stop=stop.asked.is_set)
 
 
 def tokenise(

@@ -52,7 +52,8 @@ class Instances:
         """What a machine is started with: its guest agent reads keys and scripts from the metadata."""
         with self._cloud.lock:
             instance = self._compute.find(name)
-            instance["status"] = "STAGING"
+            if instance["status"] in ON:  # it may have been stopped or deleted since the keeper looked
+                instance["status"] = "STAGING"
             self._notices.pop(name, None)
             own, common = metadata_of(instance["metadata"].get("items", [])), metadata_of(self._compute.common_metadata)
             interface = instance["networkInterfaces"][0]

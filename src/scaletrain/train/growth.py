@@ -1,11 +1,14 @@
 """Growing: while a run trains with fewer workers than it may have, the missing ones are asked for.
 
 The cluster's autoscaler sees the demand and brings machines; when some have come, the run is told to save and goes on
-with more workers. A run that is nearly over is left alone: a new group costs more time than it would save.
+with more workers. That costs it another start. So a group first trains for as long as its own start took: where
+machines come and go faster than that, the run still spends half of its time on steps. A run that is nearly over is left
+alone.
 """
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import orjson
 
@@ -24,13 +27,15 @@ class Growth:
     """Asks for the workers that a group lacks, from its first step on, and says when some are there.
 
     Not before: until Ray has placed the group itself, its machines must not be given to anything else. `release` gives
-    back what was asked for.
+    back what was asked for. It is made when the attempt begins; `clock` is in seconds.
     """
 
-    def __init__(self, group: WorkerGroup, *, last_step: int) -> None:
+    def __init__(self, group: WorkerGroup, *, last_step: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._group = group
         self._missing = group.most - group.num_workers
         self._last_step = last_step
+        self._clock = clock
+        self._began, self._worth_it_at = clock(), math.inf
         self._places: Reservation | None = None
         self._looked_at = 0.0
         self._there, self._changed_at = 0, 0.0
@@ -42,20 +47,22 @@ class Growth:
         worth_it = self._left_s(orjson.loads(lines[-1])) > _NOT_WORTH_S
         if worth_it and self._places is None:
             self._places = Reservation(self._group.resources, self._missing)
+            now = self._clock()
+            self._worth_it_at = now + (now - self._began)
         elif not worth_it:
             self.release()
             self._missing = 0
 
     def has_come(self) -> bool:
-        """Whether more workers could be had now, and no more are just coming."""
-        now = time.monotonic()
+        """Whether more workers could be had now, no more are just coming, and another start is worth it."""
+        now = self._clock()
         if self._places is None or now - self._looked_at < _LOOK_S:
             return False
         self._looked_at = now
         there = self._places.count()
         if there != self._there:
             self._there, self._changed_at = there, now
-        if there and (there == self._missing or now - self._changed_at >= _SETTLE_S):
+        if there and now >= self._worth_it_at and (there == self._missing or now - self._changed_at >= _SETTLE_S):
             log.info("%d more workers could be had: saving, and going on with them", there)
             return True
         return False

@@ -6,13 +6,9 @@ does not wait.
 """
 
 import math
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from types import FrameType, TracebackType
-from typing import Self
 
 from scaletrain import attempts, checkpoint, devices, storage
 from scaletrain.config import Config
@@ -23,10 +19,13 @@ from scaletrain.errors import DataError, Interrupted
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
 from scaletrain.run_inputs import inputs_of, is_there
+from scaletrain.stop_request import StopRequest
 from scaletrain.train import on_ray
 from scaletrain.train.display import Display
 from scaletrain.train.job import Job
 from scaletrain.train.local import run_local
+
+_STOPPING = "stopping: the step is finished and saved first (once more: stop at once, unsaved)"
 
 log = get_logger(__name__)
 
@@ -83,7 +82,10 @@ def _run(job: Job, *, local: bool) -> Summary:
     if first_step:
         log.info("going on from step %d", first_step)
     attempts.refuse_a_second(run)
-    with _StopRequest() as stop, Display(name=name, total_steps=job.total_steps, first_step=first_step) as display:
+    with (
+        StopRequest(_STOPPING) as stop,
+        Display(name=name, total_steps=job.total_steps, first_step=first_step) as display,
+    ):
         if local:
             with _attempt(job) as claimed:
                 run_local(claimed, stop=stop.asked, on_lines=display.show)
@@ -140,28 +142,3 @@ def _with_absolute_root(config: Config) -> Config:
     """Workers need not share this process's working directory."""
     section = config.storage.model_copy(update={"root": storage.absolute(config.storage.root)})
     return config.model_copy(update={"storage": section})
-
-
-class _StopRequest:
-    """Turns the first SIGINT or SIGTERM into a request to stop, and the second into an immediate end."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked.is_set():
-            raise KeyboardInterrupt
-        self.asked.set()
-        log.warning("stopping: the step is finished and saved first (once more: stop at once, unsaved)")

@@ -1,0 +1,70 @@
+"""growth: more workers are taken in when another start has become worth it, and not at the end of a run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import orjson
+import pytest
+
+from commands import wait_for
+from scaletrain.ray_waiting import cluster_resources
+from scaletrain.train.growth import Growth
+from scaletrain.train.waiting import WorkerGroup
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@dataclass
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def line(step: int) -> bytes:
+    return orjson.dumps({"step": step, "step_s": 1.0})
+
+
+def group(most: int) -> WorkerGroup:
+    return WorkerGroup(1, {"CPU": 1}, most=most)
+
+
+def is_reserved() -> bool:
+    import ray
+
+    return ray.available_resources().get("CPU", 0) < cluster_resources()["CPU"]
+
+
+def test_a_group_trains_for_as_long_as_its_start_took() -> None:
+    """The start took 40 s, so that the other worker, though it is there at once, is taken in 40 s later."""
+    clock = Clock()
+    growth = Growth(group(2), last_step=1000, clock=clock)
+    clock.now = 40
+    growth.show([line(1)])
+    wait_for(is_reserved, "a place is reserved")
+    try:
+        clock.now = 79
+        assert not growth.has_come()
+        clock.now = 82
+        assert growth.has_come()
+    finally:
+        growth.release()
+    wait_for(lambda: not is_reserved(), "the place is given back")
+
+
+def test_a_run_that_is_nearly_over_is_left_alone() -> None:
+    """Nothing is asked for, then or later; neither is for a group that has all it may have."""
+    for growth in (Growth(group(2), last_step=100), Growth(group(1), last_step=1000)):
+        growth.show([line(1)])
+        assert not growth.has_come()
+        assert not is_reserved()
