@@ -1,8 +1,11 @@
 """leakage: what quotes a benchmark is found, and nothing else."""
 
 import gzip
+import itertools
+import random
 from pathlib import Path
 
+import planted
 import pytest
 from dumps import write_jsonl
 
@@ -26,6 +29,24 @@ def test_thirteen_words_in_a_row_are_a_quotation(tmp_path: Path) -> None:
     words = QUESTION.split()
     assert found(leakage, f"Tell me: {' '.join(words[3:16]).upper()}?! That is all.") == str(path)
     assert found(leakage, f"Tell me: {' '.join(words[3:15])} bananas, that is all that I wanted to say today.") is None
+
+
+@pytest.mark.parametrize("chinese", [False, True])
+def test_planted_quotations_are_all_found_and_nothing_else(tmp_path: Path, chinese: bool) -> None:
+    """Thirty words of an item in 300 of 1,000 conversations: 300 found, each by its file; of the other 700 none."""
+    rng = random.Random(3)
+    texts = (planted.text(rng, chinese=chinese).replace("\n", " ") for _ in itertools.count())
+    items = list(itertools.islice((text for text in texts if len(units(text)) > 40), 300))
+    paths = [tmp_path / "first.txt", tmp_path / "second.txt"]
+    for path, part in zip(paths, (items[:150], items[150:]), strict=True):
+        path.write_text("\n".join(part), "utf-8")
+    leakage = load_leakage([str(path) for path in paths])
+    said = [planted.text(rng, chinese=chinese) for _ in range(1000)]
+    for number, item in enumerate(items):
+        quotation = ("" if chinese else ", ").join(units(item)[5:35])
+        said[number] += f"\nI say {quotation.upper()}!\n{planted.text(rng, chinese=chinese)}"
+    sources = [found(leakage, text) for text in said]
+    assert sources == [str(paths[0])] * 150 + [str(paths[1])] * 150 + [None] * 700
 
 
 def test_short_items_count_where_they_are_there_as_a_whole(tmp_path: Path) -> None:
