@@ -18,7 +18,8 @@ from emulator.launching import launch
 from metadata_server import ACTION, REBALANCE, MetadataServer
 from one_machine import ADDRESS, Machine, missing
 from scaletrain import notices
-from scaletrain.emulator.ec2 import EmulatedEC2, Instance
+from scaletrain.emulator.ec2 import advise_rebalance, emulated_ec2
+from scaletrain.emulator.emulated_cloud import EmulatedCloud, Instance
 from scaletrain.emulator.requirements import missing_requirements
 from scaletrain.notices import Notice, Sentinel
 
@@ -49,21 +50,21 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedEC2]:
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedCloud]:
     if problems := missing_requirements():
         pytest.skip(f"no cloud can be emulated here: {'; '.join(problems)}")
-    with EmulatedEC2(tmp_path_factory.mktemp("ec2")) as emulated:
+    with emulated_ec2(tmp_path_factory.mktemp("ec2")) as emulated:
         yield emulated
 
 
-def launch_spot(cloud: EmulatedEC2) -> Instance:
+def launch_spot(cloud: EmulatedCloud) -> Instance:
     """Launch a spot machine whose metadata service wants tokens."""
     tokens = {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
     (spot,) = launch(cloud, MetadataOptions=tokens, InstanceMarketOptions={"MarketType": "spot"})
     return spot
 
 
-def watch(cloud: EmulatedEC2, instance: Instance, wanted: str) -> tuple[list[str], str]:
+def watch(cloud: EmulatedCloud, instance: Instance, wanted: str) -> tuple[list[str], str]:
     """Run the sentinel on a machine until it has seen an advice or a notice; returns its words and its whole output."""
     command = ["/opt/scaletrain/venv/bin/python", "-c", _WATCH.format(wanted=wanted)]
     done = cloud.on_machine(instance, command, timeout_s=100)
@@ -71,7 +72,7 @@ def watch(cloud: EmulatedEC2, instance: Instance, wanted: str) -> tuple[list[str
     return done.stdout.splitlines()[-1].split(), done.stdout
 
 
-def test_ec2_s_notice_is_seen_and_never_promises_time_that_is_not_there(cloud: EmulatedEC2) -> None:
+def test_ec2_s_notice_is_seen_and_never_promises_time_that_is_not_there(cloud: EmulatedCloud) -> None:
     """The sentinel knows the end to the second, says so in one line, and needs no Ray."""
     spot = launch_spot(cloud)
     with ThreadPoolExecutor() as pool:
@@ -86,10 +87,10 @@ def test_ec2_s_notice_is_seen_and_never_promises_time_that_is_not_there(cloud: E
     assert "EC2 will terminate this spot machine at" in line and "saves its state at once" in line
 
 
-def test_advice_to_rebalance_is_not_a_notice(cloud: EmulatedEC2) -> None:
+def test_advice_to_rebalance_is_not_a_notice(cloud: EmulatedCloud) -> None:
     """It is told, has no end, and the run goes on."""
     spot = launch_spot(cloud)
-    cloud.advise_rebalance(spot)
+    advise_rebalance(cloud, spot)
     (kind, seen_end, no_notice), told = watch(cloud, spot, "advice")
     assert (kind, seen_end, no_notice) == ("rebalance", "inf", "True")
     assert "more likely" in told and "the run goes on" in told

@@ -79,6 +79,23 @@ def test_googles_price_is_that_of_cpus_memory_and_gpus() -> None:
     assert google_price_per_hour(L4_ON_SPOT, "g2-standard-8", "on-demand", **G2) is None
 
 
+@pytest.mark.parametrize(
+    ("machine_type", "gpu_type", "gpu"),
+    [
+        ("a3-highgpu-1g", "nvidia-h100-80gb", "Nvidia H100 80GB GPU"),
+        ("a2-ultragpu-1g", "nvidia-a100-80gb", "Nvidia Tesla A100 80GB GPU"),
+    ],
+)
+def test_large_gpus_are_known_by_their_names_in_googles_catalogue(machine_type: str, gpu_type: str, gpu: str) -> None:
+    """As https://cloud.google.com/skus has them; an H100 of another kind has a name that only begins the same."""
+    family = machine_type[:2].upper()
+    there = [sku(f"{family} Instance {part} running in Iowa", 10_000_000, "us-central1") for part in ("Core", "Ram")]
+    there += [sku(f"{gpu} running in Iowa", 900_000_000, "us-central1")]
+    there += [sku(f"{gpu.removesuffix('GPU')}Mega GPU running in Iowa", 990_000_000, "us-central1")]
+    shape: dict[str, Any] = {"vcpus": 10, "memory_gib": 20.0, "gpus": 1, "gpu_type": gpu_type}
+    assert google_price_per_hour(there, machine_type, "on-demand", **shape) == pytest.approx(0.1 + 0.2 + 0.9)
+
+
 def test_a_gpu_without_a_price_makes_the_machine_unknown() -> None:
     """Half a price would be worse than none."""
     assert google_price_per_hour(L4_ON_SPOT, "g2-standard-8", "spot", **{**G2, "gpu_type": "nvidia-h100-80gb"}) is None

@@ -13,7 +13,8 @@ from typing import Literal, Self
 from emulated.files import REGION
 from scaletrain.cluster.aws_rehearsal import furnish
 from scaletrain.cluster.cluster_file import load_cluster_file
-from scaletrain.emulator.ec2 import EmulatedEC2, Instance
+from scaletrain.emulator.ec2 import emulated_ec2
+from scaletrain.emulator.emulated_cloud import Instance
 
 Death = Literal["crash", "preempt"]
 _UP_LIMIT_S, _PLACE_LIMIT_S, _REQUEST_LIMIT_S = 900, 300, 300
@@ -78,7 +79,7 @@ class HeldCluster:
         path = self._write_file(folder)
         file = load_cluster_file(path)
         types = [each.instance_type for each in file.node_types if each.instance_type]
-        self.cloud = stack.enter_context(EmulatedEC2(folder / "cloud", region=REGION, instance_types=types))
+        self.cloud = stack.enter_context(emulated_ec2(folder / "cloud", region=REGION, instance_types=types))
         furnish(self.cloud, file)
         done = self.cloud.laptop(["ray", "up", "-y", "--no-config-cache", str(path)], timeout_s=_UP_LIMIT_S)
         assert done.returncode == 0, done.stdout[-3000:]

@@ -20,7 +20,8 @@ import orjson
 from emulated.files import PROJECT, REGION, ROOT, shipped_file, stock_file
 from scaletrain.cluster.aws_rehearsal import furnish
 from scaletrain.cluster.cluster_file import load_cluster_file
-from scaletrain.emulator.ec2 import EmulatedEC2, Instance
+from scaletrain.emulator.ec2 import emulated_ec2
+from scaletrain.emulator.emulated_cloud import EmulatedCloud, Instance
 from scaletrain.errors import ClusterError
 
 sys.path.insert(0, str(PROJECT / "tests"))
@@ -127,13 +128,13 @@ def start_stock() -> Start:
 
 
 def _measure(
-    write_file: Callable[[Path], Path], run: Callable[[EmulatedEC2, Path], Callable[[], dict[str, float]]]
+    write_file: Callable[[Path], Path], run: Callable[[EmulatedCloud, Path], Callable[[], dict[str, float]]]
 ) -> Start:
     with tempfile.TemporaryDirectory(prefix="scaletrain-benchmark-") as name:
         path = write_file(Path(name))
         file = load_cluster_file(path)
         types = [each.instance_type for each in file.node_types if each.instance_type]
-        with EmulatedEC2(Path(name) / "cloud", region=REGION, internet=True, instance_types=types) as cloud:
+        with emulated_ec2(Path(name) / "cloud", region=REGION, internet=True, instance_types=types) as cloud:
             furnish(cloud, file)
             submit = run(cloud, path)
             with _SetUpWatch(cloud) as watch:
@@ -146,7 +147,7 @@ def _measure(
             return Start({phase: ended[phase] - began for phase in PHASES}, watch.found())
 
 
-def _run_shipped(cloud: EmulatedEC2, path: Path) -> Callable[[], dict[str, float]]:
+def _run_shipped(cloud: EmulatedCloud, path: Path) -> Callable[[], dict[str, float]]:
     config = path.with_name("tiny.yaml")
     config.write_text(TINY.format(root=ROOT))
     prepared = cloud.laptop([sys.executable, "-c", _PREPARE, str(config)], timeout_s=_LIMIT_S)
@@ -157,9 +158,9 @@ def _run_shipped(cloud: EmulatedEC2, path: Path) -> Callable[[], dict[str, float
         done = cloud.laptop([SCALETRAIN, "submit", "--cluster", str(path), "--", *words], timeout_s=_LIMIT_S)
         assert done.returncode == 0, done.stdout[-3000:]
         bucket = ROOT.removeprefix("s3://").partition("/")[0]
-        listed = cloud.aws("s3", "list_objects_v2", Bucket=bucket, Prefix="scaletrain/runs/tiny/metrics/")
+        listed = cloud.call("s3", "list_objects_v2", Bucket=bucket, Prefix="scaletrain/runs/tiny/metrics/")
         keys = sorted(each["Key"] for each in listed["Contents"])
-        first = orjson.loads(cloud.aws("s3", "get_object", Bucket=bucket, Key=keys[0])["Body"].splitlines()[0])
+        first = orjson.loads(cloud.call("s3", "get_object", Bucket=bucket, Key=keys[0])["Body"].splitlines()[0])
         step_ended = datetime.fromisoformat(first["time"]).timestamp()
         told = _on_head(cloud, "cat /tmp/ray/session_latest/logs/jobs/supervisor-*.log")
         return {
@@ -171,7 +172,7 @@ def _run_shipped(cloud: EmulatedEC2, path: Path) -> Callable[[], dict[str, float
     return submit
 
 
-def _run_stock(cloud: EmulatedEC2, path: Path) -> Callable[[], dict[str, float]]:
+def _run_stock(cloud: EmulatedCloud, path: Path) -> Callable[[], dict[str, float]]:
     script = path.with_name("train.py")
     script.write_text(_STOCK_SCRIPT)
 
@@ -196,7 +197,7 @@ def _marks_of_up(told: str) -> dict[str, float]:
     }
 
 
-def _marks_of_machines(cloud: EmulatedEC2) -> dict[str, float]:
+def _marks_of_machines(cloud: EmulatedCloud) -> dict[str, float]:
     """What the head and the first worker have logged; all clocks here are one."""
     worker = _workers(cloud)[0]
     logs = "/tmp/ray/session_latest/logs"
@@ -221,19 +222,19 @@ def _stamp(what: str, text: str) -> float:
     return datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
 
-def _on_head(cloud: EmulatedEC2, command: str) -> str:
+def _on_head(cloud: EmulatedCloud, command: str) -> str:
     (head,) = [each for each in cloud.instances("running") if each.node_kind == "head"]
     return cloud.on_machine(head, ["bash", "-c", command]).stdout
 
 
-def _workers(cloud: EmulatedEC2) -> list[Instance]:
+def _workers(cloud: EmulatedCloud) -> list[Instance]:
     return [each for each in cloud.instances("running") if each.node_kind == "worker"]
 
 
 class _SetUpWatch:
     """Watches every machine from its boot until Ray starts there."""
 
-    def __init__(self, cloud: EmulatedEC2) -> None:
+    def __init__(self, cloud: EmulatedCloud) -> None:
         self._cloud = cloud
         self._ending = threading.Event()
         self._met: dict[str, list[str]] = {}

@@ -153,7 +153,7 @@ def sweep_leaks(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Machines, disks, addresses and network interfaces that cost money although their cluster is gone."""
+    """Machines, disks, addresses, network interfaces and, with FILE, images that cost money for nothing."""
     from scaletrain.cluster import sweep
     from scaletrain.cluster.leaks import leaks_table
 

@@ -18,8 +18,10 @@ from scaletrain.log import get_logger
 PRICE_LIST_REGION = "us-east-1"  # the Price List API answers there for all regions
 
 _COMPUTE_ENGINE = "services/6F81-5844-456A"  # its name in Google's catalogue
-# How the catalogue calls the GPUs; others are unknown.
+# How the catalogue (https://cloud.google.com/skus) calls the GPUs; others are unknown.
 _GPU_NAMES = {
+    "nvidia-a100-80gb": "Nvidia Tesla A100 80GB GPU",
+    "nvidia-h100-80gb": "Nvidia H100 80GB GPU",
     "nvidia-l4": "Nvidia L4 GPU",
     "nvidia-tesla-a100": "Nvidia Tesla A100 GPU",
     "nvidia-tesla-t4": "Nvidia Tesla T4 GPU",

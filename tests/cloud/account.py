@@ -1,5 +1,6 @@
 """A user on the laptop of an emulated cloud: what they type in a copy of the project, and what comes of it."""
 
+import base64
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,7 @@ from typing import Any
 import orjson
 
 from commands import SCALETRAIN, TINY
-from scaletrain.emulator.ec2 import EmulatedEC2, Instance
-from scaletrain.emulator.gce import EmulatedGCE
+from scaletrain.emulator.emulated_cloud import EmulatedCloud, Instance
 
 PROJECT = Path(__file__).parents[2]
 ROOT, GOOGLE_ROOT = "s3://scaletrain-scenario/team", "gs://scaletrain-scenario/team"
@@ -38,9 +38,9 @@ print(orjson.dumps({
 class Account:
     """A user on the laptop of an emulated cloud, in a copy of the project; `extensions` is a folder of its machines."""
 
-    def __init__(self, cloud: EmulatedEC2 | EmulatedGCE, folder: Path, extensions: Path) -> None:
-        self.cloud: Any = cloud
-        self.provider = "aws" if isinstance(cloud, EmulatedEC2) else "gcp"
+    def __init__(self, cloud: EmulatedCloud, folder: Path, extensions: Path) -> None:
+        self.cloud = cloud
+        self.provider = cloud.provider
         self.root = ROOT if self.provider == "aws" else GOOGLE_ROOT
         self._extensions = extensions
         self.folder = folder
@@ -69,6 +69,19 @@ class Account:
         request = ["--file", str(self.file), "--region", self.cloud.region, "--bucket", self.root, "--yes"]
         return self.scaletrain("cluster", "init", self.provider, *request, *more)
 
+    def keep_secret(self, value: str) -> str:
+        """Put a secret where the cloud keeps them, and return the reference by which a job has it as HF_TOKEN."""
+        if self.provider == "aws":
+            self.cloud.call("ssm", "put_parameter", Name="/scaletrain/hf-token", Value=value, Type="SecureString")
+            return "HF_TOKEN=ssm:/scaletrain/hf-token"
+        secrets, name = "projects.secrets", "scaletrain-hf-token"
+        parent, body = f"projects/{self.cloud.project}", {"replication": {"automatic": {}}}
+        self.cloud.call("secretmanager", f"{secrets}.create", parent=parent, secretId=name, body=body)
+        version = {"payload": {"data": base64.b64encode(value.encode()).decode()}}
+        place = f"{parent}/secrets/{name}"
+        self.cloud.call("secretmanager", f"{secrets}.addVersion", parent=place, body=version)
+        return f"HF_TOKEN=gcp:{name}"
+
     def start(self, *arguments: str, log: str) -> "subprocess.Popen[bytes]":
         """Start a scaletrain command on the laptop; `log` names the file that gets what it prints."""
         command, output = [SCALETRAIN, *arguments], self.folder / log
@@ -89,15 +102,22 @@ class Account:
     def keys(self, prefix: str = "") -> list[str]:
         """The keys of the bucket's objects."""
         if self.provider == "gcp":
-            found = self.cloud.google("storage", "objects.list", bucket="scaletrain-scenario", prefix=f"team/{prefix}")
+            found = self.cloud.call("storage", "objects.list", bucket="scaletrain-scenario", prefix=f"team/{prefix}")
             return [each["name"] for each in found.get("items", [])]
-        listed = self.cloud.aws("s3", "list_objects_v2", Bucket="scaletrain-scenario", Prefix=f"team/{prefix}")
+        listed = self.cloud.call("s3", "list_objects_v2", Bucket="scaletrain-scenario", Prefix=f"team/{prefix}")
         return [each["Key"] for each in listed.get("Contents", [])]
 
     def newest_commit(self) -> int:
         """The newest step that has a manifest; 0 before the first."""
         steps = [key.split("/")[-2] for key in self.keys("runs/tiny/checkpoints/") if key.endswith("/manifest.json")]
         return max((int(step.removeprefix("step-")) for step in steps), default=0)
+
+    def exit_code(self, started: "subprocess.Popen[bytes]", *, log: str, limit_s: float) -> int:
+        """Wait for the end of a started command; one that does not come is told with what was printed so far."""
+        try:
+            return started.wait(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"not ended within {limit_s} s:\n{self.read(log)[-6000:]}") from None
 
     def read(self, log: str) -> str:
         """What a started command has printed so far."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from account import Account
 
-from scaletrain.emulator.ec2 import EmulatedEC2
-from scaletrain.emulator.gce import EmulatedGCE
+from scaletrain.emulator.ec2 import emulated_ec2
+from scaletrain.emulator.gce import emulated_gce
 from scaletrain.emulator.requirements import missing_requirements
 
 _BUILD = "import os; from scaletrain.train.extensions import build_extensions; build_extensions(); "
@@ -39,7 +39,7 @@ def extensions() -> Iterator[Path]:
 
 @pytest.fixture
 def account(tmp_path: Path, extensions: Path) -> Iterator[Account]:
-    with EmulatedEC2(tmp_path / "cloud") as cloud:
+    with emulated_ec2(tmp_path / "cloud") as cloud:
         yield Account(cloud, tmp_path, extensions)
 
 
@@ -47,5 +47,5 @@ def account(tmp_path: Path, extensions: Path) -> Iterator[Account]:
 def google_account(tmp_path: Path, extensions: Path) -> Iterator[Account]:
     if problems := missing_requirements("gcp"):
         pytest.skip(f"no cloud can be emulated here: {'; '.join(problems)}")
-    with EmulatedGCE(tmp_path / "cloud") as cloud:
+    with emulated_gce(tmp_path / "cloud") as cloud:
         yield Account(cloud, tmp_path, extensions)

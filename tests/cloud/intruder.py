@@ -1,4 +1,4 @@
-"""What a cluster on the emulated EC2 gives to whoever has neither its token nor a job's secret."""
+"""What a cluster on an emulated cloud gives to whoever has neither its token nor a job's secret."""
 
 import json
 import shlex
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from account import Account
 
 from scaletrain.cluster.rehearsal_phases import listening_places, open_places
-from scaletrain.emulator.ec2 import Instance
+from scaletrain.emulator.emulated_cloud import Instance
 
 _PYTHON = "/opt/scaletrain/venv/bin/python"
 # Asks each place by HTTP and by gRPC, without a token, for what Ray's services tell their friends.
@@ -53,15 +53,16 @@ with ThreadPoolExecutor(32) as pool:
 told = [[*place, sorted({a for (asked, _), a in zip(questions, answers) if asked == tuple(place)})] for place in places]
 print(json.dumps(told))
 """
-# Every object of a bucket that has one of some texts in it, read as the administrator.
+# Plants a text in a bucket, and tells every object there that has one of some texts in it; as the administrator.
 _OBJECTS_WITH = """
-import json, sys, boto3
-texts = [each.encode() for each in json.loads(sys.argv[2])]
-bucket = boto3.resource("s3").Bucket(sys.argv[1])
-for each in bucket.objects.all():
-    body = each.get()["Body"].read()
+import json, sys
+from scaletrain import storage
+root, planted, texts = sys.argv[1], sys.argv[2], [each.encode() for each in json.loads(sys.argv[3])]
+storage.write_text(storage.join(root, "planted"), f"before {planted} after")
+for each in storage.list_objects(root[: root.index("/", len("s3://"))]):
+    body = storage.read_bytes(each.url)
     if any(text in body for text in texts):
-        print(each.key)
+        print(each.url)
 """
 # All that the job server tells of its jobs, to whoever has the token.
 _JOBS = """
@@ -120,6 +121,7 @@ def job_metadata(account: Account, head: Instance) -> str:
     return account.cloud.on_machine(head, [_PYTHON, "-c", _JOBS]).stdout
 
 
-def objects_with(account: Account, bucket: str, texts: Sequence[str]) -> list[str]:
-    """The keys of a bucket's objects that have one of some texts in them."""
-    return account.run(sys.executable, "-c", _OBJECTS_WITH, bucket, json.dumps(list(texts))).splitlines()
+def objects_with(account: Account, texts: Sequence[str], *, plant: str) -> list[str]:
+    """The URLs of the bucket's objects that have one of some texts in them, once one was planted at the root."""
+    told = account.run(sys.executable, "-c", _OBJECTS_WITH, account.root, plant, json.dumps(list(texts)))
+    return [line for line in told.splitlines() if line.startswith(("s3://", "gs://"))]

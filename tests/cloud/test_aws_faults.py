@@ -34,7 +34,7 @@ def test_no_capacity_an_unplugged_machine_and_a_lost_head(account: Account) -> N
         assert lost.id not in {each.id for each in account.workers()}
 
         head = account.head()
-        cloud.aws("ec2", "terminate_instances", InstanceIds=[head.id])
+        cloud.call("ec2", "terminate_instances", InstanceIds=[head.id])
         wait_for(lambda: head.id not in cloud.machines(), "the head is gone", limit_s=60)
     finally:
         job.kill()

@@ -8,6 +8,7 @@ import pytest
 from cluster_projects import IMAGE, REGION, make_project
 from scaletrain.cluster.aws_account import connect
 from scaletrain.cluster.aws_image import bake_image
+from scaletrain.cluster.aws_leaks import find_leaks, images_of, remove_leaks
 from scaletrain.cluster.cluster_file import ClusterFile, from_tree, read_tree
 from scaletrain.errors import ClusterError, ConfigError
 
@@ -43,6 +44,22 @@ def test_an_image_is_made_of_a_machine_that_was_wiped_out_of_the_clusters_sight(
     state = ec2.describe_instances(InstanceIds=[machine])["Reservations"][0]["Instances"][0]["State"]["Name"]
     assert (seen, state) == ([f"{file.name}-image"], "terminated")
     assert f"ImageId: {baked.image_id}" in baked.advice(file)
+
+
+def test_an_image_that_the_file_no_longer_names_goes_with_its_snapshots(file: ClusterFile) -> None:
+    """Those cost, and would stay without it; the image in use is no leak."""
+    account, ec2 = connect(REGION), boto3.client("ec2", region_name=REGION)
+    start_worker(file, "up-to-date")
+    baked = bake_image(account, file, "gpu_spot", tell=lambda line: None, wipe=lambda _, address: None)
+    (made,) = ec2.describe_images(ImageIds=[baked.image_id])["Images"]
+    snapshots = [each["Ebs"]["SnapshotId"] for each in made["BlockDeviceMappings"]]
+    assert find_leaks(account, file.name, images_in_use={baked.image_id}) == []
+    leaks = find_leaks(account, file.name, images_in_use=images_of(file))
+    assert [(leak.kind, leak.id) for leak in leaks] == [("image", baked.image_id)]
+    remove_leaks(account, leaks, tell=lambda line: None)
+    assert find_leaks(account, file.name, images_in_use=images_of(file)) == []
+    left = {each["SnapshotId"] for each in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]}
+    assert snapshots and not left & {*snapshots}
 
 
 def test_a_machine_that_is_not_set_up_is_none_to_copy(file: ClusterFile) -> None:

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
-from google_project import PROJECT, REGION, GoogleProject
+from cluster_projects import ClusterProject
+from google_project import PROJECT, REGION, GoogleProject, initialise
 from scaletrain.cluster.gcp_account import Project, connect
 from scaletrain.cluster.gcp_leaks import find_leaks, remove_leaks
+from scaletrain.cluster.leaks import Leak
+from scaletrain.cluster.sweep import find
 
 ZONE = f"{REGION}-a"
 DEBIAN = "projects/debian-cloud/global/images/family/debian-12"
@@ -80,6 +83,26 @@ def test_deleting_leaves_nothing_and_touches_no_other_cluster(
     remove_leaks(project, find_leaks(project, cluster), tell=lambda line: None)
     assert find_leaks(project, cluster) == []
     assert len(find_leaks(project, f"{cluster}-other")) == 1
+
+
+def test_prepared_images_that_the_file_no_longer_names_are_leaks(
+    google: GoogleProject, project: Project, gcp: ClusterProject
+) -> None:
+    """They cost by the month; the one in use stays, and so do others' and all where no file tells which are wanted."""
+    initialise(gcp)
+    google.call("compute", "disks.insert", zone=ZONE, body={"name": gcp.cluster, "sizeGb": "150"})
+    for name, owner in (("old", gcp.cluster), ("used", gcp.cluster), ("foreign", f"{gcp.cluster}-other")):
+        disk = f"projects/{PROJECT}/zones/{ZONE}/disks/{gcp.cluster}"
+        body = {"name": f"{gcp.cluster}-{name}", "sourceDisk": disk, "labels": {"scaletrain-cluster": owner}}
+        google.call("compute", "images.insert", body=body)
+    used = f"projects/{PROJECT}/global/images/{gcp.cluster}-used"
+    gcp.edit(("projects/ubuntu-os-cloud/global/images/family/ubuntu-2404-lts-amd64", used))
+    (leak,) = find(gcp.file, cluster=None, region=None, project_id=None).leaks
+    assert leak == Leak("image", f"{gcp.cluster}-old", gcp.cluster, "150 GB, not named in the file")
+    assert find(None, cluster=gcp.cluster, region=None, project_id=PROJECT).leaks == []
+    remove_leaks(project, [leak], tell=lambda line: None)
+    assert find(gcp.file, cluster=None, region=None, project_id=None).leaks == []
+    assert google.call("compute", "images.get", image=f"{gcp.cluster}-used")["status"] == "READY"
 
 
 def test_what_is_not_ours_is_never_listed(google: GoogleProject, project: Project, cluster: str) -> None:

@@ -11,7 +11,8 @@ import pytest
 from cluster_projects import ROOT, make_project
 from scaletrain.cluster.init import plan_local
 from scaletrain.cluster.plan import carry_out
-from scaletrain.emulator.ec2 import EmulatedEC2
+from scaletrain.emulator.ec2 import add_image, add_security_group, emulated_ec2
+from scaletrain.emulator.emulated_cloud import EmulatedCloud
 from scaletrain.emulator.requirements import check_requirements
 from scaletrain.errors import ClusterError
 
@@ -20,7 +21,7 @@ JOIN_LIMIT_S = 120
 
 
 @pytest.fixture
-def machines(tmp_path: Path) -> Iterator[EmulatedEC2]:
+def machines(tmp_path: Path) -> Iterator[EmulatedCloud]:
     """Two machines with sshd, as somebody may own them; that they are an emulated cloud's does not show."""
     try:
         check_requirements()
@@ -30,16 +31,16 @@ def machines(tmp_path: Path) -> Iterator[EmulatedEC2]:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     folder = tmp_path / "cloud"
     folder.mkdir()
-    with EmulatedEC2(folder, image_user="ubuntu", instance_types=["m7i.xlarge"]) as cloud:
-        cloud.aws("ec2", "import_key_pair", KeyName=KEY, PublicKeyMaterial=Path(f"{key}.pub").read_text())
-        cloud.add_security_group(GROUP, name="lan")
-        cloud.add_image(IMAGE)
+    with emulated_ec2(folder, image_user="ubuntu", instance_types=["m7i.xlarge"]) as cloud:
+        cloud.call("ec2", "import_key_pair", KeyName=KEY, PublicKeyMaterial=Path(f"{key}.pub").read_text())
+        add_security_group(cloud, GROUP, name="lan")
+        add_image(cloud, IMAGE)
         request = {"ImageId": IMAGE, "InstanceType": "m7i.xlarge", "KeyName": KEY, "SecurityGroupIds": [GROUP]}
-        cloud.aws("ec2", "run_instances", MinCount=2, MaxCount=2, **request)
+        cloud.call("ec2", "run_instances", MinCount=2, MaxCount=2, **request)
         yield cloud
 
 
-def ray(cloud: EmulatedEC2, file: Path, *words: str, then: str = "") -> str:
+def ray(cloud: EmulatedCloud, file: Path, *words: str, then: str = "") -> str:
     command = ["ray", *words, str(file), *([then] if then else [])]
     done = cloud.laptop(command, cwd=file.parent, timeout_s=240)
     assert done.returncode == 0, done.stdout[-3000:]
@@ -48,7 +49,7 @@ def ray(cloud: EmulatedEC2, file: Path, *words: str, then: str = "") -> str:
 
 @pytest.mark.soak
 def test_all_machines_join_and_a_second_ray_up_leaves_them_alone(
-    machines: EmulatedEC2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machines: EmulatedCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray's newer autoscaler would start the head only."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 from google_client import GoogleApis, google_process
 
-from scaletrain.emulator.ec2 import EmulatedEC2
-from scaletrain.emulator.gce import EmulatedGCE
+from scaletrain.emulator.ec2 import emulated_ec2
+from scaletrain.emulator.emulated_cloud import EmulatedCloud
+from scaletrain.emulator.gce import emulated_gce
 from scaletrain.emulator.requirements import missing_requirements
 
 
 @pytest.fixture(scope="session")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedEC2]:
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedCloud]:
     if problems := missing_requirements():
         pytest.skip(f"no cloud can be emulated here: {'; '.join(problems)}")
-    with EmulatedEC2(tmp_path_factory.mktemp("ec2")) as emulated:
+    with emulated_ec2(tmp_path_factory.mktemp("ec2")) as emulated:
         yield emulated
 
 
@@ -28,10 +29,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def gce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedGCE]:
+def gce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedCloud]:
     if problems := missing_requirements("gcp"):
         pytest.skip(f"no cloud can be emulated here: {'; '.join(problems)}")
-    with EmulatedGCE(tmp_path_factory.mktemp("gce")) as emulated:
+    with emulated_gce(tmp_path_factory.mktemp("gce")) as emulated:
         yield emulated
 
 

@@ -5,7 +5,7 @@ import subprocess
 from typing import Any
 
 from commands import wait_for
-from scaletrain.emulator.gce import EmulatedGCE, Instance
+from scaletrain.emulator.emulated_cloud import EmulatedCloud, Instance
 from scaletrain.errors import ClusterError
 
 UBUNTU = "projects/ubuntu-os-cloud/global/images/family/ubuntu-2404-lts-amd64"
@@ -13,7 +13,7 @@ SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 _NUMBERS = itertools.count(1)
 
 
-def public_key(cloud: EmulatedGCE) -> str:
+def public_key(cloud: EmulatedCloud) -> str:
     """Make the key of the tests, once per cloud; the private part lies on the laptop."""
     path = cloud.laptop_home / "key"
     if not path.exists():
@@ -21,7 +21,7 @@ def public_key(cloud: EmulatedGCE) -> str:
     return (cloud.laptop_home / "key.pub").read_text().strip()
 
 
-def body(cloud: EmulatedGCE, **more: Any) -> dict[str, Any]:
+def body(cloud: EmulatedCloud, **more: Any) -> dict[str, Any]:
     """A launch that Compute Engine takes, with these fields in place of its own."""
     return {
         "name": f"m{next(_NUMBERS)}",
@@ -38,16 +38,16 @@ def body(cloud: EmulatedGCE, **more: Any) -> dict[str, Any]:
     }
 
 
-def zone(cloud: EmulatedGCE) -> str:
+def zone(cloud: EmulatedCloud) -> str:
     return f"{cloud.region}-a"
 
 
-def insert(cloud: EmulatedGCE, **more: Any) -> Any:
+def insert(cloud: EmulatedCloud, **more: Any) -> Any:
     """Launch a machine; returns the operation."""
-    return cloud.google("compute", "instances.insert", zone=zone(cloud), body=body(cloud, **more))
+    return cloud.call("compute", "instances.insert", zone=zone(cloud), body=body(cloud, **more))
 
 
-def launch(cloud: EmulatedGCE, **more: Any) -> Instance:
+def launch(cloud: EmulatedCloud, **more: Any) -> Instance:
     """Launch a machine and wait until its sshd runs."""
     operation = insert(cloud, **more)
     assert "error" not in operation, operation
@@ -59,11 +59,11 @@ def launch(cloud: EmulatedGCE, **more: Any) -> Instance:
     return find(cloud, name)
 
 
-def find(cloud: EmulatedGCE, name: str) -> Instance:
+def find(cloud: EmulatedCloud, name: str) -> Instance:
     return next(each for each in cloud.instances() if each.id == name)
 
 
-def refusal(cloud: EmulatedGCE, **more: Any) -> str:
+def refusal(cloud: EmulatedCloud, **more: Any) -> str:
     """Return how a launch is refused: status and reason."""
     try:
         insert(cloud, **more)
@@ -72,7 +72,7 @@ def refusal(cloud: EmulatedGCE, **more: Any) -> str:
     raise AssertionError("it was not refused")
 
 
-def ssh(cloud: EmulatedGCE, instance: Instance, command: str, *, public: bool = True) -> Any:
+def ssh(cloud: EmulatedCloud, instance: Instance, command: str, *, public: bool = True) -> Any:
     """Run a command by SSH from the laptop."""
     address = instance.public_address if public else instance.address
     quiet = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
@@ -81,40 +81,40 @@ def ssh(cloud: EmulatedGCE, instance: Instance, command: str, *, public: bool = 
     return cloud.laptop(["ssh", *quiet, *limits, "-i", key, f"ubuntu@{address}", command], timeout_s=30)
 
 
-def make_account(cloud: EmulatedGCE, name: str) -> str:
+def make_account(cloud: EmulatedCloud, name: str) -> str:
     """Make a service account and return its address."""
-    made = cloud.google(
+    made = cloud.call(
         "iam", "projects.serviceAccounts.create", name=f"projects/{cloud.project}", body={"accountId": name}
     )
     return str(made["email"])
 
 
-def make_role(cloud: EmulatedGCE, name: str, *permissions: str) -> str:
+def make_role(cloud: EmulatedCloud, name: str, *permissions: str) -> str:
     """Make a role of the project's own and return its name."""
     role = {"roleId": name, "role": {"includedPermissions": list(permissions)}}
-    made = cloud.google("iam", "projects.roles.create", parent=f"projects/{cloud.project}", body=role)
+    made = cloud.call("iam", "projects.roles.create", parent=f"projects/{cloud.project}", body=role)
     return str(made["name"])
 
 
-def bind(cloud: EmulatedGCE, role: str, email: str, *, condition: str = "") -> None:
+def bind(cloud: EmulatedCloud, role: str, email: str, *, condition: str = "") -> None:
     """Give a service account a role in the project, under a condition if there is one."""
     options = {"options": {"requestedPolicyVersion": 3}}
-    policy = cloud.google("cloudresourcemanager", "projects.getIamPolicy", resource=cloud.project, body=options)
+    policy = cloud.call("cloudresourcemanager", "projects.getIamPolicy", resource=cloud.project, body=options)
     binding = {"role": role, "members": [f"serviceAccount:{email}"]}
     if condition:
         binding["condition"] = {"title": "when", "expression": condition}
     wanted = {**policy, "version": 3, "bindings": [*policy["bindings"], binding]}
-    cloud.google("cloudresourcemanager", "projects.setIamPolicy", resource=cloud.project, body={"policy": wanted})
+    cloud.call("cloudresourcemanager", "projects.setIamPolicy", resource=cloud.project, body={"policy": wanted})
 
 
-def said(cloud: EmulatedGCE, instance: Instance, program: str) -> str:
+def said(cloud: EmulatedCloud, instance: Instance, program: str) -> str:
     """Run a program with Google's clients on a machine, and return what it printed last, or its error."""
     start = "from googleapiclient.discovery import build; from google.cloud import storage\n"
     done = cloud.on_machine(instance, ["/opt/scaletrain/venv/bin/python", "-c", start + program])
     return str(done.stdout.strip().splitlines()[-1])
 
 
-def metadata(cloud: EmulatedGCE, instance: Instance, path: str, *options: str) -> tuple[int, str]:
+def metadata(cloud: EmulatedCloud, instance: Instance, path: str, *options: str) -> tuple[int, str]:
     """Return the status and the body of an item of the metadata server."""
     url = f"http://metadata.google.internal/computeMetadata/v1/{path}"
     flavor = () if options else ("-H", "Metadata-Flavor: Google")

@@ -7,7 +7,7 @@ import pytest
 from launching import launch, ssh
 from test_proxy import reaches_the_index
 
-from scaletrain.emulator.ec2 import EmulatedEC2
+from scaletrain.emulator.ec2 import emulated_ec2
 
 PROJECT = Path(__file__).parents[2]
 FILES = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "src", "cluster/setup.sh")
@@ -22,7 +22,7 @@ def test_set_up_makes_a_bare_machine_ready_and_then_only_looks(folder: Path) -> 
         pytest.skip("no way to pypi.org from here")
     if psutil.virtual_memory().available < NEEDED_BYTES:
         pytest.skip("needs 10 GiB of free memory, which the machine's disk is in")
-    with EmulatedEC2(folder, prepared=False, internet=True) as cloud:
+    with emulated_ec2(folder, prepared=False, internet=True) as cloud:
         (machine,) = launch(cloud)
         quiet = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
         transport = f"ssh {quiet} -i {cloud.laptop_home / 'key'}"

@@ -6,12 +6,12 @@ import pytest
 from launching import boto, launch, profile
 
 from commands import wait_for
-from scaletrain.emulator.ec2 import EmulatedEC2, Instance
+from scaletrain.emulator.emulated_cloud import EmulatedCloud, Instance
 
 ROOT = "http://169.254.169.254/latest"
 
 
-def get(cloud: EmulatedEC2, instance: Instance, path: str, *options: str) -> tuple[int, str]:
+def get(cloud: EmulatedCloud, instance: Instance, path: str, *options: str) -> tuple[int, str]:
     """Return the status and the body of an item."""
     command = ["curl", "-s", "-m", "5", "-w", "\n%{http_code}", *options, f"{ROOT}/{path}"]
     body, _, status = cloud.on_machine(instance, command).stdout.rpartition("\n")
@@ -19,12 +19,12 @@ def get(cloud: EmulatedEC2, instance: Instance, path: str, *options: str) -> tup
 
 
 @pytest.fixture(scope="module")
-def instance(cloud: EmulatedEC2) -> Instance:
+def instance(cloud: EmulatedCloud) -> Instance:
     """A machine without a profile, on which version 1 is still admitted."""
     return launch(cloud)[0]
 
 
-def test_a_machine_learns_who_it_is(cloud: EmulatedEC2, instance: Instance) -> None:
+def test_a_machine_learns_who_it_is(cloud: EmulatedCloud, instance: Instance) -> None:
     """By its address alone."""
     assert get(cloud, instance, "meta-data/instance-id") == (200, instance.id)
     assert get(cloud, instance, "meta-data/public-ipv4") == (200, instance.public_address)
@@ -32,15 +32,15 @@ def test_a_machine_learns_who_it_is(cloud: EmulatedEC2, instance: Instance) -> N
     assert get(cloud, instance, "meta-data/instance-life-cycle") == (200, "on-demand")
 
 
-def test_without_a_profile_there_are_no_credentials(cloud: EmulatedEC2, instance: Instance) -> None:
+def test_without_a_profile_there_are_no_credentials(cloud: EmulatedCloud, instance: Instance) -> None:
     """The list of roles is not there, and boto3 finds none."""
     assert get(cloud, instance, "meta-data/iam/security-credentials/")[0] == 404
     assert "NoCredentialsError" in boto(cloud, instance, "boto3.client('s3').list_buckets()")
 
 
-def test_each_machine_has_the_rights_of_its_own_role(cloud: EmulatedEC2) -> None:
+def test_each_machine_has_the_rights_of_its_own_role(cloud: EmulatedCloud) -> None:
     """One may write below a prefix, the other may only read there."""
-    cloud.aws("s3", "create_bucket", Bucket="shared", CreateBucketConfiguration={"LocationConstraint": cloud.region})
+    cloud.call("s3", "create_bucket", Bucket="shared", CreateBucketConfiguration={"LocationConstraint": cloud.region})
     resource = "arn:aws:s3:::shared/runs/*"
     writer = profile(cloud, "writer", {"Effect": "Allow", "Action": "s3:*Object", "Resource": resource})
     reader = profile(cloud, "reader", {"Effect": "Allow", "Action": "s3:GetObject", "Resource": resource})
@@ -61,7 +61,7 @@ def test_each_machine_has_the_rights_of_its_own_role(cloud: EmulatedEC2) -> None
     assert refused[-1].time_s <= cloud.now_s()
 
 
-def test_version_2_needs_its_token(cloud: EmulatedEC2) -> None:
+def test_version_2_needs_its_token(cloud: EmulatedCloud) -> None:
     """Where HttpTokens is required, a plain request is refused, and a token of another machine as well."""
     required = {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
     strict, other = launch(cloud, 2, MetadataOptions=required)
@@ -77,7 +77,7 @@ def test_version_2_needs_its_token(cloud: EmulatedEC2) -> None:
     assert get(cloud, strict, "api/token", "-X", "PUT")[0] == 400
 
 
-def test_the_hop_limit_keeps_the_token_from_containers(cloud: EmulatedEC2) -> None:
+def test_the_hop_limit_keeps_the_token_from_containers(cloud: EmulatedCloud) -> None:
     """With a limit of 1 the answer does not survive being forwarded inside the machine; with 2 it does."""
     inside = (
         "ip netns add box; ip link add v0 type veth peer name v1 netns box; ip addr add 10.9.0.1/24 dev v0; "
@@ -97,7 +97,7 @@ def test_the_hop_limit_keeps_the_token_from_containers(cloud: EmulatedEC2) -> No
     assert results == ["000", "200"]
 
 
-def test_a_spot_machine_is_told_before_it_is_taken(cloud: EmulatedEC2) -> None:
+def test_a_spot_machine_is_told_before_it_is_taken(cloud: EmulatedCloud) -> None:
     """Advice to rebalance, then the time of the end; EC2 says why it is gone."""
     (spot,) = launch(cloud, InstanceMarketOptions={"MarketType": "spot"})
     assert get(cloud, spot, "meta-data/instance-life-cycle") == (200, "spot")

@@ -8,17 +8,17 @@ from gce_launching import SCOPES, launch, make_account, metadata
 from launching import opens
 
 from commands import wait_for
-from scaletrain.emulator.gce import EmulatedGCE, Instance
+from scaletrain.emulator.emulated_cloud import EmulatedCloud, Instance
 from scaletrain.emulator.gce_firewall import filter_text
 from scaletrain.emulator.gce_network import Network
 
 
-def rule(gce: EmulatedGCE, name: str, **fields: Any) -> None:
-    gce.google("compute", "firewalls.insert", body={"name": name, "network": "global/networks/default", **fields})
+def rule(gce: EmulatedCloud, name: str, **fields: Any) -> None:
+    gce.call("compute", "firewalls.insert", body={"name": name, "network": "global/networks/default", **fields})
 
 
 @pytest.fixture(scope="module")
-def guarded(gce: EmulatedGCE) -> list[Instance]:
+def guarded(gce: EmulatedCloud) -> list[Instance]:
     """Two machines with a tag: SSH from the laptop, everything among them, nothing else, whatever the default is."""
     tagged = {"targetTags": ["guarded"]}
     everything, ssh = [{"IPProtocol": "all"}], [{"IPProtocol": "tcp", "ports": ["22"]}]
@@ -31,7 +31,7 @@ def guarded(gce: EmulatedGCE) -> list[Instance]:
     return pair
 
 
-def serve(gce: EmulatedGCE, *machines: Instance) -> None:
+def serve(gce: EmulatedCloud, *machines: Instance) -> None:
     """Let something listen on port 8000."""
     for each in machines:
         gce.on_machine(each, ["sh", "-c", "cd /tmp && /usr/bin/python3 -m http.server 8000 >/dev/null 2>&1 &"])
@@ -39,7 +39,7 @@ def serve(gce: EmulatedGCE, *machines: Instance) -> None:
         wait_for(lambda there=at_home: opens(there, "127.0.0.1", 8000), "port 8000")
 
 
-def test_a_denial_of_higher_priority_beats_the_default_rules(gce: EmulatedGCE, guarded: list[Instance]) -> None:
+def test_a_denial_of_higher_priority_beats_the_default_rules(gce: EmulatedCloud, guarded: list[Instance]) -> None:
     """The laptop gets in by SSH only, the machines reach each other, a stranger gets no answer."""
     first, second = guarded
     assert opens(gce.laptop, first.public_address, 22)
@@ -51,7 +51,7 @@ def test_a_denial_of_higher_priority_beats_the_default_rules(gce: EmulatedGCE, g
     assert opens(functools.partial(gce.on_machine, first), untagged.address, 22)
 
 
-def test_the_default_network_admits_ssh_from_everywhere(gce: EmulatedGCE) -> None:
+def test_the_default_network_admits_ssh_from_everywhere(gce: EmulatedCloud) -> None:
     """And everything within its own ranges: what a new project has, until somebody changes it."""
     machine = launch(gce)
     serve(gce, machine)
@@ -60,22 +60,22 @@ def test_the_default_network_admits_ssh_from_everywhere(gce: EmulatedGCE) -> Non
     assert not opens(gce.laptop, machine.public_address, 8000)
 
 
-def test_a_rule_added_later_holds_at_once(gce: EmulatedGCE, guarded: list[Instance]) -> None:
+def test_a_rule_added_later_holds_at_once(gce: EmulatedCloud, guarded: list[Instance]) -> None:
     """And is gone when it is disabled or deleted."""
     first, _ = guarded
     fields = {"priority": 50, "sourceRanges": ["0.0.0.0/0"], "targetTags": ["guarded"]}
     rule(gce, "guarded-open", allowed=[{"IPProtocol": "tcp", "ports": ["7000-9000"]}], **fields)
     wait_for(lambda: opens(gce.third_machine, first.address, 8000), "port 8000 is open to the world")
-    gce.google("compute", "firewalls.patch", firewall="guarded-open", body={"disabled": True})
+    gce.call("compute", "firewalls.patch", firewall="guarded-open", body={"disabled": True})
     wait_for(lambda: not opens(gce.third_machine, first.address, 8000), "port 8000 is shut again")
-    gce.google("compute", "firewalls.delete", firewall="guarded-open")
+    gce.call("compute", "firewalls.delete", firewall="guarded-open")
 
 
-def test_networks_are_apart(gce: EmulatedGCE, guarded: list[Instance]) -> None:
+def test_networks_are_apart(gce: EmulatedCloud, guarded: list[Instance]) -> None:
     """A machine of another network is not reached at its private address, whatever the rules admit."""
-    gce.google("compute", "networks.insert", body={"name": "apart", "autoCreateSubnetworks": False})
+    gce.call("compute", "networks.insert", body={"name": "apart", "autoCreateSubnetworks": False})
     subnet = {"name": "apart", "network": "global/networks/apart", "ipCidrRange": "10.200.0.0/24"}
-    gce.google("compute", "subnetworks.insert", region=gce.region, body=subnet)
+    gce.call("compute", "subnetworks.insert", region=gce.region, body=subnet)
     rule(gce, "apart-open", network="global/networks/apart", allowed=[{"IPProtocol": "all"}])
     access = [{"type": "ONE_TO_ONE_NAT"}]
     nic = {"subnetwork": f"regions/{gce.region}/subnetworks/apart", "accessConfigs": access}
@@ -85,7 +85,7 @@ def test_networks_are_apart(gce: EmulatedGCE, guarded: list[Instance]) -> None:
     assert opens(gce.laptop, apart.public_address, 22)
 
 
-def test_without_a_public_address_the_apis_need_private_google_access(gce: EmulatedGCE) -> None:
+def test_without_a_public_address_the_apis_need_private_google_access(gce: EmulatedCloud) -> None:
     """The metadata server answers in any case."""
     email = make_account(gce, "inside")
     nic = {"network": "global/networks/default"}
@@ -96,7 +96,7 @@ def test_without_a_public_address_the_apis_need_private_google_access(gce: Emula
     assert not opens(there, "storage.googleapis.com", 443)
     access = {"privateIpGoogleAccess": True}
     where = {"region": gce.region, "subnetwork": "default"}
-    gce.google("compute", "subnetworks.setPrivateIpGoogleAccess", **where, body=access)
+    gce.call("compute", "subnetworks.setPrivateIpGoogleAccess", **where, body=access)
     wait_for(lambda: opens(there, "storage.googleapis.com", 443), "the APIs are reached")
 
 

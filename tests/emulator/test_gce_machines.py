@@ -7,11 +7,11 @@ from gce_launching import find, insert, launch, metadata, public_key, said, ssh,
 from launching import opens
 
 from commands import wait_for
-from scaletrain.emulator.gce import EmulatedGCE, Instance
+from scaletrain.emulator.emulated_cloud import EmulatedCloud, Instance
 
 
 @pytest.fixture(scope="module")
-def instance(gce: EmulatedGCE) -> Instance:
+def instance(gce: EmulatedCloud) -> Instance:
     script = "#!/bin/sh\nid -un >> /root/started\n"
     items = [
         {"key": "ssh-keys", "value": f"ubuntu:{public_key(gce)}"},
@@ -20,18 +20,18 @@ def instance(gce: EmulatedGCE) -> Instance:
     return launch(gce, metadata={"items": items})
 
 
-def test_sshd_lets_in_the_key_of_the_metadata(gce: EmulatedGCE, instance: Instance) -> None:
+def test_sshd_lets_in_the_key_of_the_metadata(gce: EmulatedCloud, instance: Instance) -> None:
     """At the public and the private address; the machine has the instance's name."""
     for public in (True, False):
         done = ssh(gce, instance, "hostname; sudo -n id -un", public=public)
         assert done.stdout.split() == [instance.id, "root"], done.stdout
 
 
-def test_the_projects_keys_count_unless_they_are_blocked(gce: EmulatedGCE) -> None:
+def test_the_projects_keys_count_unless_they_are_blocked(gce: EmulatedCloud) -> None:
     """With OS Login no key of the metadata does."""
-    project = gce.google("compute", "projects.get")
+    project = gce.call("compute", "projects.get")
     common = {**project["commonInstanceMetadata"], "items": [{"key": "ssh-keys", "value": f"ray:{public_key(gce)}"}]}
-    gce.google("compute", "projects.setCommonInstanceMetadata", body=common)
+    gce.call("compute", "projects.setCommonInstanceMetadata", body=common)
     blocked = {"key": "block-project-ssh-keys", "value": "TRUE"}
     os_login = {"key": "enable-oslogin", "value": "TRUE"}
     homes = []
@@ -41,19 +41,19 @@ def test_the_projects_keys_count_unless_they_are_blocked(gce: EmulatedGCE) -> No
     assert homes == [["ray"], [], []]
 
 
-def test_a_startup_script_runs_at_each_start_as_root(gce: EmulatedGCE, instance: Instance) -> None:
+def test_a_startup_script_runs_at_each_start_as_root(gce: EmulatedCloud, instance: Instance) -> None:
     """The disk, with what it wrote, outlives a stop; a stopped machine keeps its address."""
     wait_for(lambda: gce.on_machine(instance, ["cat", "/root/started"]).stdout == "root\n", "it has run")
-    gce.google("compute", "instances.stop", zone=zone(gce), instance=instance.id)
+    gce.call("compute", "instances.stop", zone=zone(gce), instance=instance.id)
     wait_for(lambda: find(gce, instance.id).state == "stopped", "it is stopped")
     assert instance.id not in gce.machines()
-    gce.google("compute", "instances.start", zone=zone(gce), instance=instance.id)
+    gce.call("compute", "instances.start", zone=zone(gce), instance=instance.id)
     wait_for(lambda: find(gce, instance.id).state == "running", "it runs")
     wait_for(lambda: gce.on_machine(instance, ["cat", "/root/started"]).stdout == "root\n" * 2, "it has run again")
     assert find(gce, instance.id).address == instance.address
 
 
-def test_laptop_and_machines_reach_the_apis_by_their_names(gce: EmulatedGCE, instance: Instance) -> None:
+def test_laptop_and_machines_reach_the_apis_by_their_names(gce: EmulatedCloud, instance: Instance) -> None:
     """Over HTTPS, and trust the certificate; the laptop is logged in, this machine is not."""
     program = "from googleapiclient.discovery import build; print(build('compute', 'v1').projects().get(project='{}')"
     done = gce.laptop([sys.executable, "-c", program.format(gce.project) + ".execute()['name'])"])
@@ -63,25 +63,25 @@ def test_laptop_and_machines_reach_the_apis_by_their_names(gce: EmulatedGCE, ins
     assert "RefreshError" in said(gce, instance, "build('compute', 'v1').projects().get(project='p').execute()")
 
 
-def test_a_crashed_machine_is_silent_and_still_runs_for_google(gce: EmulatedGCE) -> None:
+def test_a_crashed_machine_is_silent_and_still_runs_for_google(gce: EmulatedCloud) -> None:
     """Deleting it works as ever."""
     machine = launch(gce)
     gce.crash(machine)
     assert not opens(gce.laptop, machine.public_address, 22)
     assert find(gce, machine.id).state == "running"
-    gce.google("compute", "instances.delete", zone=zone(gce), instance=machine.id)
+    gce.call("compute", "instances.delete", zone=zone(gce), instance=machine.id)
     wait_for(lambda: machine.id not in {each.id for each in gce.instances()}, "it is deleted")
 
 
-def test_a_machine_may_be_deleted_before_it_runs(gce: EmulatedGCE) -> None:
+def test_a_machine_may_be_deleted_before_it_runs(gce: EmulatedCloud) -> None:
     """Nothing of it stays."""
     name = insert(gce)["targetLink"].rpartition("/")[2]
-    gce.google("compute", "instances.delete", zone=zone(gce), instance=name)
+    gce.call("compute", "instances.delete", zone=zone(gce), instance=name)
     wait_for(lambda: name not in {each.id for each in gce.instances()}, "it is deleted")
     wait_for(lambda: name not in gce.machines(), "it is off")
 
 
-def test_a_cut_machine_goes_on_and_comes_back(gce: EmulatedGCE, instance: Instance) -> None:
+def test_a_cut_machine_goes_on_and_comes_back(gce: EmulatedCloud, instance: Instance) -> None:
     """Its processes live; the network is there again when the wire is."""
     gce.cut(instance)
     assert not opens(gce.laptop, instance.address, 22)
@@ -91,7 +91,7 @@ def test_a_cut_machine_goes_on_and_comes_back(gce: EmulatedGCE, instance: Instan
     assert metadata(gce, instance, "instance/name") == (200, instance.id)
 
 
-def test_launches_fail_when_they_are_told_to(gce: EmulatedGCE) -> None:
+def test_launches_fail_when_they_are_told_to(gce: EmulatedCloud) -> None:
     """The call succeeds and its operation ends in the error, for the market and type that were named."""
     spot = {"scheduling": {"provisioningModel": "SPOT"}}
     gce.fail_launches("ZONE_RESOURCE_POOL_EXHAUSTED", count=1, market="spot", instance_type="n2-standard-4")

@@ -8,7 +8,8 @@ import pytest
 from gce_launching import SCOPES, find, launch, make_account, metadata, said
 
 from commands import wait_for
-from scaletrain.emulator.gce import EmulatedGCE, Instance
+from scaletrain.emulator.emulated_cloud import EmulatedCloud, Instance
+from scaletrain.emulator.gce import begin_shutdown, maintain
 from scaletrain.errors import ClusterError
 
 SENTINEL = """
@@ -24,12 +25,12 @@ SPOT = {"provisioningModel": "SPOT", "instanceTerminationAction": "DELETE"}
 
 
 @pytest.fixture(scope="module")
-def instance(gce: EmulatedGCE) -> Instance:
+def instance(gce: EmulatedCloud) -> Instance:
     """A machine without a service account."""
     return launch(gce)
 
 
-def test_a_machine_learns_who_it_is(gce: EmulatedGCE, instance: Instance) -> None:
+def test_a_machine_learns_who_it_is(gce: EmulatedCloud, instance: Instance) -> None:
     """Items one by one, folders as lists, and everything below one as JSON."""
     assert metadata(gce, instance, "instance/name") == (200, instance.id)
     assert metadata(gce, instance, "project/project-id") == (200, gce.project)
@@ -45,7 +46,7 @@ def test_a_machine_learns_who_it_is(gce: EmulatedGCE, instance: Instance) -> Non
     assert metadata(gce, instance, "instance/nothing")[0] == 404
 
 
-def test_only_who_sends_the_header_is_answered(gce: EmulatedGCE, instance: Instance) -> None:
+def test_only_who_sends_the_header_is_answered(gce: EmulatedCloud, instance: Instance) -> None:
     """And nobody to whom the request was forwarded; the laptop is no machine."""
     assert metadata(gce, instance, "instance/name", "-H", "X: y")[0] == 403
     forwarded = ("-H", "Metadata-Flavor: Google", "-H", "X-Forwarded-For: 1.2.3.4")
@@ -55,7 +56,7 @@ def test_only_who_sends_the_header_is_answered(gce: EmulatedGCE, instance: Insta
     assert " 404 " in answer and "Metadata-Flavor" not in answer
 
 
-def test_without_an_account_there_is_no_token(gce: EmulatedGCE, instance: Instance) -> None:
+def test_without_an_account_there_is_no_token(gce: EmulatedCloud, instance: Instance) -> None:
     """Google's clients find no credentials; the same with an account that is disabled."""
     assert metadata(gce, instance, "instance/service-accounts/default/token")[0] == 404
     assert "Error" in said(gce, instance, "storage.Client().get_bucket('any')")
@@ -64,11 +65,11 @@ def test_without_an_account_there_is_no_token(gce: EmulatedGCE, instance: Instan
     token = "instance/service-accounts/default/token"
     assert metadata(gce, machine, token)[0] == 200
     name = f"projects/{gce.project}/serviceAccounts/{email}"
-    gce.google("iam", "projects.serviceAccounts.disable", name=name, body={})
+    gce.call("iam", "projects.serviceAccounts.disable", name=name, body={})
     assert metadata(gce, machine, token)[0] == 403
 
 
-def test_a_spot_machine_is_told_before_it_is_taken(gce: EmulatedGCE) -> None:
+def test_a_spot_machine_is_told_before_it_is_taken(gce: EmulatedCloud) -> None:
     """Whoever waits for the change is answered at once; then the machine goes, and is deleted as it was asked for."""
     spot = launch(gce, scheduling=SPOT)
     assert metadata(gce, spot, "instance/preempted") == (200, "FALSE")
@@ -86,7 +87,7 @@ def test_a_spot_machine_is_told_before_it_is_taken(gce: EmulatedGCE) -> None:
     wait_for(lambda: spot.id not in {each.id for each in gce.instances()}, "it is deleted", limit_s=30)
 
 
-def test_a_worker_hears_of_it(gce: EmulatedGCE) -> None:
+def test_a_worker_hears_of_it(gce: EmulatedCloud) -> None:
     """The package's own sentinel, as it runs beside a training."""
     spot = launch(gce, scheduling=SPOT)
     heard: list[str] = []
@@ -98,37 +99,38 @@ def test_a_worker_hears_of_it(gce: EmulatedGCE) -> None:
     assert heard == ["Google preempts this spot machine True"]
 
 
-def test_a_spot_machine_may_be_stopped_instead(gce: EmulatedGCE) -> None:
+def test_a_spot_machine_may_be_stopped_instead(gce: EmulatedCloud) -> None:
     """Without instanceTerminationAction it stays, stopped, and costs its disk; started again it has had no notice."""
     spot = launch(gce, scheduling={"provisioningModel": "SPOT"})
     gce.preempt(spot, notice_s=0)
     wait_for(lambda: find(gce, spot.id).state == "stopped", "it is stopped")
     assert find(gce, spot.id).state_reason == "Instance was preempted."
-    gce.google("compute", "instances.start", zone=f"{gce.region}-a", instance=spot.id)
+    gce.call("compute", "instances.start", zone=f"{gce.region}-a", instance=spot.id)
     wait_for(lambda: find(gce, spot.id).state == "running", "it runs again")
     assert metadata(gce, spot, "instance/preempted") == (200, "FALSE")
 
 
-def test_a_guest_may_begin_to_shut_down_before_the_end(gce: EmulatedGCE) -> None:
+def test_a_guest_may_begin_to_shut_down_before_the_end(gce: EmulatedCloud) -> None:
     """As on the real one, where the notice comes with the signal to shut down: its programs get SIGTERM then."""
     spot = launch(gce, scheduling=SPOT)
     script = "trap 'touch /tmp/told' TERM; sleep 60 & wait; sleep 60"
     gce.on_machine(spot, ["sh", "-c", f'setsid sh -c "{script}" >/dev/null 2>&1 &'])
     wait_for(lambda: gce.on_machine(spot, ["pgrep", "sleep"]).returncode == 0, "it runs")
-    gce.preempt(spot, notice_s=20, shutdown_after_s=0)
+    gce.preempt(spot, notice_s=20)
+    begin_shutdown(gce, spot)
     wait_for(lambda: gce.on_machine(spot, ["ls", "/tmp/told"]).returncode == 0, "it was told", limit_s=10)
     assert find(gce, spot.id).state == "running"
 
 
-def test_maintenance_is_announced(gce: EmulatedGCE, instance: Instance) -> None:
+def test_maintenance_is_announced(gce: EmulatedCloud, instance: Instance) -> None:
     """By the item that has to be asked for by its name."""
-    gce.maintain(instance, "TERMINATE_ON_HOST_MAINTENANCE")
+    maintain(gce, instance, "TERMINATE_ON_HOST_MAINTENANCE")
     assert metadata(gce, instance, "instance/maintenance-event") == (200, "TERMINATE_ON_HOST_MAINTENANCE")
-    gce.maintain(instance, "NONE")
+    maintain(gce, instance, "NONE")
     assert metadata(gce, instance, "instance/maintenance-event") == (200, "NONE")
 
 
-def test_a_machine_on_demand_is_not_preempted(gce: EmulatedGCE, instance: Instance) -> None:
+def test_a_machine_on_demand_is_not_preempted(gce: EmulatedCloud, instance: Instance) -> None:
     """Google preempts Spot VMs only."""
     with pytest.raises(ClusterError, match="no Spot VM"):
-        gce.preempt(instance)
+        gce.preempt(instance, notice_s=30)

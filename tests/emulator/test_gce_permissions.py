@@ -5,7 +5,7 @@ import json
 import pytest
 from gce_launching import SCOPES, UBUNTU, bind, launch, make_account, make_role, said, zone
 
-from scaletrain.emulator.gce import EmulatedGCE, Instance
+from scaletrain.emulator.emulated_cloud import EmulatedCloud, Instance
 
 LAUNCHER = (
     "compute.instances.create",
@@ -17,7 +17,7 @@ USED = ("compute.instances.list", "compute.subnetworks.use", "compute.zoneOperat
 
 
 @pytest.fixture(scope="module")
-def accounts(gce: EmulatedGCE) -> tuple[str, str]:
+def accounts(gce: EmulatedCloud) -> tuple[str, str]:
     """A head that may launch machines of one name as one account, and that account."""
     head, worker = make_account(gce, "head"), make_account(gce, "worker")
     bind(gce, make_role(gce, "head_role", *USED), head)
@@ -26,12 +26,12 @@ def accounts(gce: EmulatedGCE) -> tuple[str, str]:
     bind(gce, make_role(gce, "worker_role", *LAUNCHER), head, condition=condition)
     name = f"projects/{gce.project}/serviceAccounts/{worker}"
     policy = {"bindings": [{"role": "roles/iam.serviceAccountUser", "members": [f"serviceAccount:{head}"]}]}
-    gce.google("iam", "projects.serviceAccounts.setIamPolicy", resource=name, body={"policy": policy})
+    gce.call("iam", "projects.serviceAccounts.setIamPolicy", resource=name, body={"policy": policy})
     return head, worker
 
 
 @pytest.fixture(scope="module")
-def head(gce: EmulatedGCE, accounts: tuple[str, str]) -> Instance:
+def head(gce: EmulatedCloud, accounts: tuple[str, str]) -> Instance:
     return launch(gce, serviceAccounts=[{"email": accounts[0], "scopes": SCOPES}])
 
 
@@ -49,7 +49,7 @@ print(json.dumps([*said, attempt(instances.delete(instance="mine-1", **place))])
 """
 
 
-def launches(gce: EmulatedGCE, head: Instance, *requests: dict[str, object]) -> list[str]:
+def launches(gce: EmulatedCloud, head: Instance, *requests: dict[str, object]) -> list[str]:
     """Let the head launch machines, and then delete mine-1; returns "DONE" or the error for each."""
     plain = {
         "machineType": f"zones/{zone(gce)}/machineTypes/n2-standard-4",
@@ -62,7 +62,7 @@ def launches(gce: EmulatedGCE, head: Instance, *requests: dict[str, object]) -> 
 
 
 def test_a_role_admits_just_what_its_condition_names(
-    gce: EmulatedGCE, head: Instance, accounts: tuple[str, str]
+    gce: EmulatedCloud, head: Instance, accounts: tuple[str, str]
 ) -> None:
     """Machines of one name, as one account, without what else a launch may ask for."""
     own, itself = ({"serviceAccounts": [{"email": each, "scopes": SCOPES}]} for each in reversed(accounts))
@@ -87,14 +87,14 @@ def test_a_role_admits_just_what_its_condition_names(
     assert [what for what, told in zip(expected, refused, strict=True) if what not in told] == [], refused
 
 
-def test_the_log_tells_who_was_refused_what(gce: EmulatedGCE, head: Instance, accounts: tuple[str, str]) -> None:
+def test_the_log_tells_who_was_refused_what(gce: EmulatedCloud, head: Instance, accounts: tuple[str, str]) -> None:
     """By the machine that it came from and its account."""
     said(gce, head, f"build('iam', 'v1').projects().serviceAccounts().list(name='projects/{gce.project}').execute()")
     call = gce.api_log()[-1]
     assert (call.caller, call.service, call.status) == (f"{head.id} ({accounts[0]})", "iam", 403)
 
 
-def test_scopes_limit_an_account_too(gce: EmulatedGCE, accounts: tuple[str, str]) -> None:
+def test_scopes_limit_an_account_too(gce: EmulatedCloud, accounts: tuple[str, str]) -> None:
     """The API says so, whatever the account's roles are."""
     narrow = [{"email": accounts[0], "scopes": ["https://www.googleapis.com/auth/devstorage.read_only"]}]
     machine = launch(gce, serviceAccounts=narrow)
@@ -102,11 +102,11 @@ def test_scopes_limit_an_account_too(gce: EmulatedGCE, accounts: tuple[str, str]
     assert "insufficient authentication scopes" in said(gce, machine, f"build('compute', 'v1').{listing}")
 
 
-def test_a_bucket_is_open_to_whom_its_policy_names(gce: EmulatedGCE, accounts: tuple[str, str]) -> None:
+def test_a_bucket_is_open_to_whom_its_policy_names(gce: EmulatedCloud, accounts: tuple[str, str]) -> None:
     """Below one prefix, by a condition; a list needs the bucket's own right to it."""
     name = "rights"
-    gce.google("storage", "buckets.insert", body={"name": name, "location": gce.region})
-    policy = gce.google("storage", "buckets.getIamPolicy", bucket=name, optionsRequestedPolicyVersion=3)
+    gce.call("storage", "buckets.insert", body={"name": name, "location": gce.region})
+    policy = gce.call("storage", "buckets.getIamPolicy", bucket=name, optionsRequestedPolicyVersion=3)
     below = f'resource.name.startsWith("projects/_/buckets/{name}/objects/team/")'
     listed = 'api.getAttribute("storage.googleapis.com/objectListPrefix", "").startsWith("team/")'
     binding = {
@@ -115,7 +115,7 @@ def test_a_bucket_is_open_to_whom_its_policy_names(gce: EmulatedGCE, accounts: t
         "condition": {"title": "team", "expression": f"{below} || {listed}"},
     }
     wanted = {**policy, "version": 3, "bindings": [*policy["bindings"], binding]}
-    gce.google("storage", "buckets.setIamPolicy", bucket=name, body=wanted)
+    gce.call("storage", "buckets.setIamPolicy", bucket=name, body=wanted)
     worker = launch(gce, serviceAccounts=[{"email": accounts[1], "scopes": SCOPES}])
     bucket = f"storage.Client().bucket({name!r})"
     assert said(gce, worker, f"b = {bucket}.blob('team/a'); b.upload_from_string('x'); print(b.exists())") == "True"
@@ -127,10 +127,10 @@ def test_a_bucket_is_open_to_whom_its_policy_names(gce: EmulatedGCE, accounts: t
     assert said(gce, worker, f"print({bucket}.test_iam_permissions({asked}))") == "[]"
 
 
-def test_the_projects_own_storage_works_on_a_machine(gce: EmulatedGCE, accounts: tuple[str, str]) -> None:
+def test_the_projects_own_storage_works_on_a_machine(gce: EmulatedCloud, accounts: tuple[str, str]) -> None:
     """As Ray Train's own file system does, by gcsfs, with nothing set but what the machine has."""
     bind(gce, "roles/storage.objectUser", accounts[0])
-    gce.google("storage", "buckets.insert", body={"name": "plain", "location": gce.region})
+    gce.call("storage", "buckets.insert", body={"name": "plain", "location": gce.region})
     machine = launch(gce, serviceAccounts=[{"email": accounts[0], "scopes": SCOPES}])
     program = (
         "from scaletrain import storage\n"
@@ -143,18 +143,18 @@ def test_the_projects_own_storage_works_on_a_machine(gce: EmulatedGCE, accounts:
 
 
 def test_a_secret_is_open_to_whom_a_condition_names(
-    gce: EmulatedGCE, head: Instance, accounts: tuple[str, str]
+    gce: EmulatedCloud, head: Instance, accounts: tuple[str, str]
 ) -> None:
     """By its name, which has the project's number."""
-    manager = gce.google("cloudresourcemanager", "projects.get", projectId=gce.project)
+    manager = gce.call("cloudresourcemanager", "projects.get", projectId=gce.project)
     mine = f'resource.name.startsWith("projects/{manager["projectNumber"]}/secrets/mine-")'
     bind(gce, "roles/secretmanager.secretAccessor", accounts[0], condition=mine)
     for name in ("mine-a", "other-a"):
         parent = f"projects/{gce.project}"
         replication = {"replication": {"automatic": {}}}
-        gce.google("secretmanager", "projects.secrets.create", parent=parent, secretId=name, body=replication)
+        gce.call("secretmanager", "projects.secrets.create", parent=parent, secretId=name, body=replication)
         payload = {"payload": {"data": "eA=="}}
-        gce.google("secretmanager", "projects.secrets.addVersion", parent=f"{parent}/secrets/{name}", body=payload)
+        gce.call("secretmanager", "projects.secrets.addVersion", parent=f"{parent}/secrets/{name}", body=payload)
     program = f"""
 versions = build("secretmanager", "v1").projects().secrets().versions()
 found = []

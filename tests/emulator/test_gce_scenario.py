@@ -7,7 +7,8 @@ from gce_launching import bind, make_account
 from test_scenario import FAST
 
 from commands import wait_for
-from scaletrain.emulator.gce import EmulatedGCE, Instance
+from scaletrain.emulator.emulated_cloud import EmulatedCloud, Instance
+from scaletrain.emulator.gce import emulated_gce
 
 # A second run of a worker's start commands, which Ray's launcher gives to each on Google Cloud, must do nothing.
 CLUSTER = """
@@ -61,7 +62,7 @@ print("RESULT", ray.get(work.remote(float(sys.argv[1]))), flush=True)
 """
 
 
-def workers(cloud: EmulatedGCE) -> list[Instance]:
+def workers(cloud: EmulatedCloud) -> list[Instance]:
     return [each for each in cloud.instances("running") if each.node_kind == "worker"]
 
 
@@ -69,8 +70,8 @@ def workers(cloud: EmulatedGCE) -> list[Instance]:
 @pytest.mark.timeout(900)
 def test_a_cluster_scales_loses_a_spot_machine_and_goes_down(gce_folder: Path) -> None:
     """Unmodified Ray; the worker writes the bucket as its own service account; in the end no machine is left."""
-    with EmulatedGCE(gce_folder) as cloud:
-        cloud.google("storage", "buckets.insert", body={"name": "scenario", "location": "us-central1"})
+    with emulated_gce(gce_folder) as cloud:
+        cloud.call("storage", "buckets.insert", body={"name": "scenario", "location": "us-central1"})
         worker = make_account(cloud, "worker")
         bind(cloud, "roles/storage.objectUser", worker)
         (gce_folder / "work").mkdir()
@@ -93,7 +94,7 @@ def test_a_cluster_scales_loses_a_spot_machine_and_goes_down(gce_folder: Path) -
         assert job.wait(timeout=240) == 0, output.read_text()[-3000:]
         (replacement,) = workers(cloud)
         assert f"RESULT {replacement.hostname}" in output.read_text()
-        stored = cloud.google("storage", "objects.list", bucket="scenario")["items"]
+        stored = cloud.call("storage", "objects.list", bucket="scenario")["items"]
         assert [each["name"] for each in stored] == [f"from/{replacement.hostname}"]
 
         wait_for(lambda: not workers(cloud), "idle workers are deleted", limit_s=120)

@@ -8,22 +8,24 @@ import pytest
 from launching import launch, ssh
 
 from commands import wait_for
-from scaletrain.emulator.ec2 import EmulatedEC2, Instance
+from scaletrain.emulator.ec2 import emulated_ec2
+from scaletrain.emulator.ec2_process import ENDPOINT_URL
+from scaletrain.emulator.emulated_cloud import EmulatedCloud, Instance
 from scaletrain.errors import ClusterError
 
 
 @pytest.fixture(scope="module")
-def pair(cloud: EmulatedEC2) -> list[Instance]:
+def pair(cloud: EmulatedCloud) -> list[Instance]:
     return launch(cloud, 2)
 
 
-def console(cloud: EmulatedEC2, instance: Instance, command: str) -> str:
+def console(cloud: EmulatedCloud, instance: Instance, command: str) -> str:
     done = cloud.on_machine(instance, ["sh", "-c", command])
     assert done.returncode == 0, done.stdout
     return str(done.stdout).strip()
 
 
-def test_a_machine_has_its_own_name_address_and_processes(cloud: EmulatedEC2, pair: list[Instance]) -> None:
+def test_a_machine_has_its_own_name_address_and_processes(cloud: EmulatedCloud, pair: list[Instance]) -> None:
     """It sees sshd as its first process and nothing of this computer's."""
     first = pair[0]
     assert console(cloud, first, "hostname") == f"ip-{first.address.replace('.', '-')}"
@@ -32,7 +34,7 @@ def test_a_machine_has_its_own_name_address_and_processes(cloud: EmulatedEC2, pa
     assert int(console(cloud, first, "ls -d /proc/[0-9]* | wc -l")) < 15
 
 
-def test_what_a_machine_writes_stays_on_its_own_disk(cloud: EmulatedEC2, pair: list[Instance]) -> None:
+def test_what_a_machine_writes_stays_on_its_own_disk(cloud: EmulatedCloud, pair: list[Instance]) -> None:
     """Neither this computer nor the other machine sees it."""
     places = ["/etc/mark", "/tmp/mark", "/root/mark", "/usr/local/mark", "/dev/shm/mark"]
     console(cloud, pair[0], f"touch {' '.join(places)}")
@@ -40,7 +42,7 @@ def test_what_a_machine_writes_stays_on_its_own_disk(cloud: EmulatedEC2, pair: l
     assert console(cloud, pair[1], f"ls {' '.join(places)} 2>/dev/null | wc -l") == "0"
 
 
-def test_nothing_of_this_computers_homes_leaks_in(cloud: EmulatedEC2, pair: list[Instance], tmp_path: Path) -> None:
+def test_nothing_of_this_computers_homes_leaks_in(cloud: EmulatedCloud, pair: list[Instance], tmp_path: Path) -> None:
     """Keys, tokens and temporary files of whoever runs this are not on the machine."""
     (tmp_path / "secret").write_text("secret")
     assert console(cloud, pair[0], f"ls {tmp_path} 2>/dev/null | wc -l") == "0"
@@ -48,7 +50,7 @@ def test_nothing_of_this_computers_homes_leaks_in(cloud: EmulatedEC2, pair: list
     assert not {".aws", ".ray", ".cache"} & {*console(cloud, pair[0], "ls -A /root").split()}
 
 
-def test_sshd_lets_in_the_key_of_the_launch(cloud: EmulatedEC2, pair: list[Instance]) -> None:
+def test_sshd_lets_in_the_key_of_the_launch(cloud: EmulatedCloud, pair: list[Instance]) -> None:
     """At the public and at the private address, as the image's user, who may become root without a password."""
     for public in (True, False):
         done = ssh(cloud, pair[0], "id -un; sudo -n id -un", public=public)
@@ -56,16 +58,16 @@ def test_sshd_lets_in_the_key_of_the_launch(cloud: EmulatedEC2, pair: list[Insta
     assert ssh(cloud, pair[0], "true", user="root").returncode != 0
 
 
-def test_a_prepared_machine_has_this_environment(cloud: EmulatedEC2, pair: list[Instance]) -> None:
+def test_a_prepared_machine_has_this_environment(cloud: EmulatedCloud, pair: list[Instance]) -> None:
     """At /opt/scaletrain/venv, whose programs the user's sessions find; AWS is known by its endpoint alone."""
     program = (
         "import scaletrain, sys, os; print(sys.prefix, os.environ['AWS_ENDPOINT_URL'], 'AWS_REGION' in os.environ)"
     )
     done = ssh(cloud, pair[0], f'bash --login -c "python -c \\"{program}\\""')
-    assert done.stdout.split() == ["/opt/scaletrain/venv", cloud.endpoint_url, "False"], done.stdout
+    assert done.stdout.split() == ["/opt/scaletrain/venv", ENDPOINT_URL, "False"], done.stdout
 
 
-def test_the_laptop_sees_this_computers_files_and_a_home_of_its_own(cloud: EmulatedEC2, tmp_path: Path) -> None:
+def test_the_laptop_sees_this_computers_files_and_a_home_of_its_own(cloud: EmulatedCloud, tmp_path: Path) -> None:
     """A user's cluster file is read where it lies; what is written is written for real."""
     (tmp_path / "in").write_text("x")
     done = cloud.laptop(["sh", "-c", "cp in out; echo $HOME; hostname"], cwd=tmp_path)
@@ -73,13 +75,13 @@ def test_the_laptop_sees_this_computers_files_and_a_home_of_its_own(cloud: Emula
     assert (tmp_path / "out").read_text() == "x"
 
 
-def test_a_command_that_does_not_end_is_ended(cloud: EmulatedEC2) -> None:
+def test_a_command_that_does_not_end_is_ended(cloud: EmulatedCloud) -> None:
     """The error says which, and what it had printed."""
     with pytest.raises(ClusterError, match=r"`sh -c echo begun; sleep 60` had not ended after 1 s[\s\S]*begun"):
         cloud.laptop(["sh", "-c", "echo begun; sleep 60"], timeout_s=1)
 
 
-def test_user_data_runs_once_as_root(cloud: EmulatedEC2) -> None:
+def test_user_data_runs_once_as_root(cloud: EmulatedCloud) -> None:
     """At the first boot, with its output where cloud-init puts it."""
     script = "#!/bin/sh\nid -un > /root/by\necho said; exit 3\n"
     (instance,) = launch(cloud, UserData=script)
@@ -91,7 +93,7 @@ def test_user_data_runs_once_as_root(cloud: EmulatedEC2) -> None:
 
 def test_a_bare_machine_has_nothing_prepared(folder: Path) -> None:
     """What set-up commands install, they install for real."""
-    with EmulatedEC2(folder, prepared=False) as bare:
+    with emulated_ec2(folder, prepared=False) as bare:
         (instance,) = launch(bare)
         look = f"ls -A {sys.prefix} /opt/scaletrain 2>/dev/null | grep -c python; command -v ray; true"
         assert console(bare, instance, look) == "0"
@@ -100,7 +102,7 @@ def test_a_bare_machine_has_nothing_prepared(folder: Path) -> None:
 def test_the_end_of_a_cloud_leaves_nothing(folder: Path) -> None:
     """No process, no mount, no interface, no folder of SSH connections; two at a time do not meet."""
     before = (_processes(), Path("/proc/mounts").read_text(), sorted(Path("/sys/class/net").iterdir()))
-    with EmulatedEC2(folder / "one") as one, EmulatedEC2(folder / "two") as two:
+    with emulated_ec2(folder / "one") as one, emulated_ec2(folder / "two") as two:
         (first,) = launch(one)
         (second,) = launch(two)
         assert [each.id for each in one.instances()] == [first.id]
@@ -114,10 +116,10 @@ def test_the_end_of_a_cloud_leaves_nothing(folder: Path) -> None:
 
 def test_killing_its_one_process_ends_a_cloud(folder: Path) -> None:
     """Machines do not outlive whoever emulates them."""
-    with EmulatedEC2(folder) as cloud:
+    with emulated_ec2(folder) as cloud:
         launch(cloud)
-        cloud._stage.process.kill()
-        cloud._stage.process.wait()
+        cloud.process.kill()
+        cloud.process.wait()
         wait_for(lambda: not [each for each in _processes() if str(folder) in each], "no process is left")
 
 

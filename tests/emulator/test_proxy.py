@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from launching import launch
 
-from scaletrain.emulator.ec2 import EmulatedEC2
+from scaletrain.emulator.ec2 import emulated_ec2
 
 FETCH = ["curl", "-s", "-m", "20", "-o", "/dev/null", "-w", "%{http_code}"]
 
@@ -26,7 +26,7 @@ def test_this_computers_own_services_are_out_of_reach(folder: Path) -> None:
         port = server.getsockname()[1]
         met: list[object] = []
         threading.Thread(target=lambda: met.append(server.accept()), daemon=True).start()
-        with EmulatedEC2(folder, internet=True) as cloud:
+        with emulated_ec2(folder, internet=True) as cloud:
             (machine,) = launch(cloud)
             proxy = ["--noproxy", "", "-x", "http://172.31.0.1:3128"]
             for more in ([], ["-p"]):
@@ -41,7 +41,7 @@ def test_a_bare_machine_installs_a_package(folder: Path) -> None:
     """The user's own set-up commands run as they would on a plain image."""
     if not reaches_the_index():
         pytest.skip("no way to pypi.org from here")
-    with EmulatedEC2(folder, prepared=False, internet=True) as cloud:
+    with emulated_ec2(folder, prepared=False, internet=True) as cloud:
         (machine,) = launch(cloud)
         install = (
             "cd /tmp && python3 -m venv --without-pip v && curl -sfo w https://pypi.org/simple/six/ && grep -c six w"

@@ -7,7 +7,8 @@ import pytest
 from launching import group, profile, ssh_from
 
 from commands import wait_for
-from scaletrain.emulator.ec2 import EmulatedEC2, Instance
+from scaletrain.emulator.ec2 import emulated_ec2
+from scaletrain.emulator.emulated_cloud import EmulatedCloud, Instance
 
 CLUSTER = """
 cluster_name: scenario
@@ -61,15 +62,15 @@ print("RESULT", ray.get(work.remote(float(sys.argv[1]))), flush=True)
 """
 
 
-def workers(cloud: EmulatedEC2) -> list[Instance]:
+def workers(cloud: EmulatedCloud) -> list[Instance]:
     return [each for each in cloud.instances("running") if each.node_kind == "worker"]
 
 
-def cluster_file(cloud: EmulatedEC2, folder: Path) -> Path:
+def cluster_file(cloud: EmulatedCloud, folder: Path) -> Path:
     """Write the file, and make what it takes for granted in the account."""
     group_id = group(cloud, "scenario", ssh_from(f"{cloud.laptop_address}/32"))
     itself = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group_id}]}
-    cloud.aws("ec2", "authorize_security_group_ingress", GroupId=group_id, IpPermissions=[itself])
+    cloud.call("ec2", "authorize_security_group_ingress", GroupId=group_id, IpPermissions=[itself])
     anything = {"Effect": "Allow", "Action": ["ec2:*", "iam:PassRole", "ssm:GetParameters"], "Resource": "*"}
     profile(cloud, "launcher-of-scenario", anything)
     profile(cloud, "worker-of-scenario", {"Effect": "Allow", "Action": "s3:PutObject", "Resource": "*"})
@@ -82,9 +83,9 @@ def cluster_file(cloud: EmulatedEC2, folder: Path) -> Path:
 @pytest.mark.timeout(900)
 def test_a_cluster_scales_loses_a_spot_machine_and_goes_down(folder: Path) -> None:
     """Unmodified Ray; the worker writes the bucket with its own role; in the end no machine is left."""
-    with EmulatedEC2(folder) as cloud:
+    with emulated_ec2(folder) as cloud:
         place = {"LocationConstraint": "us-west-2"}
-        cloud.aws("s3", "create_bucket", Bucket="scenario", CreateBucketConfiguration=place)
+        cloud.call("s3", "create_bucket", Bucket="scenario", CreateBucketConfiguration=place)
         (folder / "work").mkdir()
         (folder / "work" / "job.py").write_text(JOB)
         file = cluster_file(cloud, folder)
@@ -105,7 +106,7 @@ def test_a_cluster_scales_loses_a_spot_machine_and_goes_down(folder: Path) -> No
         (replacement,) = workers(cloud)
         host = f"ip-{replacement.address.replace('.', '-')}"
         assert f"RESULT {host}" in output.read_text()
-        stored = cloud.aws("s3", "list_objects_v2", Bucket="scenario")["Contents"]
+        stored = cloud.call("s3", "list_objects_v2", Bucket="scenario")["Contents"]
         assert [each["Key"] for each in stored] == [f"from/{host}"]
 
         wait_for(lambda: not workers(cloud), "idle workers are terminated", limit_s=120)
@@ -121,7 +122,7 @@ def test_a_cluster_scales_loses_a_spot_machine_and_goes_down(folder: Path) -> No
 @pytest.mark.timeout(600)
 def test_a_stopped_head_is_used_again_with_its_disk(folder: Path) -> None:
     """With cache_stopped_nodes `ray down` stops it, and the next `ray up` starts the same machine."""
-    with EmulatedEC2(folder) as cloud:
+    with emulated_ec2(folder) as cloud:
         (folder / "work").mkdir()
         file = cluster_file(cloud, folder)
         file.write_text(file.read_text().replace("cache_stopped_nodes: false", "cache_stopped_nodes: true"))

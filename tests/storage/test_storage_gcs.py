@@ -104,9 +104,10 @@ def test_a_url_without_a_proper_bucket_and_name_is_refused(gcs_server: str, url:
             action()
 
 
-def test_credentials_that_an_option_cannot_name_are_refused(gcs_bucket: str) -> None:
+@pytest.mark.parametrize("token", ["/secret/key.json", "google_default"])
+def test_credentials_that_an_option_cannot_name_are_refused(gcs_bucket: str, token: str) -> None:
     """The option `token` may only say that there are none; the error names the variable for a key, and no path."""
-    storage.configure(gcs_bucket, {"token": "/secret/key.json"})
+    storage.configure(gcs_bucket, {"token": token})
     with pytest.raises(ConfigError, match=r"storage.options.token: .*GOOGLE_APPLICATION_CREDENTIALS") as raised:
         storage.read_bytes(storage.join(gcs_bucket, "x"))
     assert "secret" not in str(raised.value)

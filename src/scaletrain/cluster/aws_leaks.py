@@ -1,17 +1,23 @@
 """What an AWS account still pays for although its cluster is gone, found by our tag or Ray's."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from scaletrain.cluster.aws_account import TAG, Account, aws_errors
+from scaletrain.cluster.cluster_file import ClusterFile
 from scaletrain.cluster.leaks import Leak, remove_each
 
 _RAY_TAG = "ray-cluster-name"
 _GONE = ("shutting-down", "terminated")
 
 
-def find_leaks(account: Account, cluster: str | None = None) -> list[Leak]:
-    """Return what is left over from one cluster, or from every cluster of the region that carries our or Ray's tags."""
+def find_leaks(
+    account: Account, cluster: str | None = None, *, images_in_use: Collection[str] | None = None
+) -> list[Leak]:
+    """Return what is left over from one cluster, or from every cluster of the region that carries our or Ray's tags.
+
+    Prepared images are looked at where `images_in_use` has the ids of those that are still wanted.
+    """
     ec2 = account.client("ec2")
     with aws_errors("looking for what was left behind"):
         machines = list(_machines(ec2))
@@ -22,6 +28,8 @@ def find_leaks(account: Account, cluster: str | None = None) -> list[Leak]:
             if name not in living
         ]
         leaks += _loose_parts(ec2)
+        if images_in_use is not None:
+            leaks += _images(ec2, images_in_use)
     return [leak for leak in leaks if cluster in (None, leak.cluster)]
 
 
@@ -37,6 +45,8 @@ def remove_leaks(account: Account, leaks: list[Leak], *, tell: Callable[[str], N
                 ec2.delete_volume(VolumeId=leak.id)
             elif leak.kind == "address":
                 ec2.release_address(AllocationId=leak.id)
+            elif leak.kind == "image":
+                _remove_image(ec2, leak.id)
             else:
                 ec2.delete_network_interface(NetworkInterfaceId=leak.id)
 
@@ -48,6 +58,11 @@ def remove_leaks(account: Account, leaks: list[Leak], *, tell: Callable[[str], N
             ec2.get_waiter("instance_terminated").wait(
                 InstanceIds=machines, WaiterConfig={"Delay": 5, "MaxAttempts": 120}
             )
+
+
+def images_of(file: ClusterFile) -> set[str]:
+    """Return the ids of the images that a file's machines start from."""
+    return {str(kind.node_config.get("ImageId", "")) for kind in file.node_types}
 
 
 def _machines(ec2: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -78,6 +93,22 @@ def _loose_parts(ec2: Any) -> Iterator[Leak]:
         name = _cluster_of(address.get("Tags"))
         if name is not None and not address.get("AssociationId"):
             yield Leak("address", address["AllocationId"], name, f"{address['PublicIp']}, leads nowhere")
+
+
+def _images(ec2: Any, in_use: Collection[str]) -> Iterator[Leak]:
+    for image in ec2.describe_images(Owners=["self"], Filters=[{"Name": "tag-key", "Values": [TAG]}])["Images"]:
+        name = _cluster_of(image["Tags"])
+        if name is not None and image["ImageId"] not in in_use:
+            yield Leak("image", image["ImageId"], name, f"{image['Name']}, not named in the file")
+
+
+def _remove_image(ec2: Any, image_id: str) -> None:
+    """An image costs nothing; what costs is the snapshots that it is made of, which stay when it goes."""
+    disks = ec2.describe_images(ImageIds=[image_id])["Images"][0]["BlockDeviceMappings"]
+    ec2.deregister_image(ImageId=image_id)
+    for disk in disks:
+        if "SnapshotId" in disk.get("Ebs", {}):
+            ec2.delete_snapshot(SnapshotId=disk["Ebs"]["SnapshotId"])
 
 
 def _cluster_of(tags: list[dict[str, str]] | None) -> str | None:

@@ -11,15 +11,16 @@ from typing import Any
 from scaletrain.cluster.aws_policies import Scope, head_policy, trust_policy, worker_policy
 from scaletrain.cluster.cluster_file import ClusterFile, NodeType
 from scaletrain.cluster.rehearsal_home import link_files_of_home
+from scaletrain.emulator import ec2
 from scaletrain.emulator.aws_account import ACCOUNT_ID
 from scaletrain.emulator.aws_authorization import PARAMETER_PREFIX
-from scaletrain.emulator.ec2 import EmulatedEC2
+from scaletrain.emulator.emulated_cloud import EmulatedCloud
 from scaletrain.errors import ClusterError
 
 _ANY_GROUP = "*"
 
 
-def furnish(cloud: EmulatedEC2, file: ClusterFile) -> list[str]:
+def furnish(cloud: EmulatedCloud, file: ClusterFile) -> list[str]:
     """Make what the file names, by the very names, and return one line for each assumption."""
     _check_instance_types(cloud, file)
     return [
@@ -32,15 +33,15 @@ def furnish(cloud: EmulatedEC2, file: ClusterFile) -> list[str]:
     ]
 
 
-def shape_of(cloud: EmulatedEC2, kind: NodeType) -> dict[str, float]:
+def shape_of(cloud: EmulatedCloud, kind: NodeType) -> dict[str, float]:
     """Return the CPUs and GPUs of a type's machine, as EC2 tells them; Ray asks it, too, where the file is silent."""
-    found = cloud.aws("ec2", "describe_instance_types", InstanceTypes=[kind.instance_type])["InstanceTypes"][0]
+    found = cloud.call("ec2", "describe_instance_types", InstanceTypes=[kind.instance_type])["InstanceTypes"][0]
     gpus = sum(each["Count"] for each in found.get("GpuInfo", {}).get("Gpus", []))
     return {"CPU": found["VCpuInfo"]["DefaultVCpus"], "GPU": gpus}
 
 
-def _check_instance_types(cloud: EmulatedEC2, file: ClusterFile) -> None:
-    known = {each["InstanceType"] for each in cloud.aws("ec2", "describe_instance_types")["InstanceTypes"]}
+def _check_instance_types(cloud: EmulatedCloud, file: ClusterFile) -> None:
+    known = {each["InstanceType"] for each in cloud.call("ec2", "describe_instance_types")["InstanceTypes"]}
     unknown = [f"{each.name} ({each.instance_type})" for each in file.node_types if each.instance_type not in known]
     if unknown:
         raise ClusterError(
@@ -48,36 +49,36 @@ def _check_instance_types(cloud: EmulatedEC2, file: ClusterFile) -> None:
         )
 
 
-def _images(cloud: EmulatedEC2, file: ClusterFile) -> Iterator[str]:
+def _images(cloud: EmulatedCloud, file: ClusterFile) -> Iterator[str]:
     for image in _values(file, "ImageId"):
         if image.startswith("ami-"):
-            cloud.add_image(image)
+            ec2.add_image(cloud, image)
             yield f"image {image} exists, and its user is {file.ssh_user}"
         elif image.startswith(PARAMETER_PREFIX) and not image.startswith(f"{PARAMETER_PREFIX}/aws/"):
             name = image.removeprefix(PARAMETER_PREFIX).partition(":")[0]
-            cloud.add_image("ami-0fee1000000000000")
+            ec2.add_image(cloud, "ami-0fee1000000000000")
             arguments = {"Name": name, "Value": "ami-0fee1000000000000", "Type": "String", "Overwrite": True}
-            cloud.aws("ssm", "put_parameter", **arguments)
+            cloud.call("ssm", "put_parameter", **arguments)
             yield f"your parameter {name} names an image, whose user is {file.ssh_user}"
     if any("ImageId" not in each.node_config for each in file.node_types):
         from ray.autoscaler._private.aws.config import DEFAULT_AMI
 
         for image in {DEFAULT_AMI[cloud.region]} if cloud.region in DEFAULT_AMI else ():
-            cloud.add_image(image, name="Deep Learning AMI (Ubuntu 18.04)")
+            ec2.add_image(cloud, image, name="Deep Learning AMI (Ubuntu 18.04)")
             yield f"Ray's own image {image} of 2023 exists; name a newer one by ImageId"
 
 
-def _network(cloud: EmulatedEC2, file: ClusterFile) -> Iterator[str]:
+def _network(cloud: EmulatedCloud, file: ClusterFile) -> Iterator[str]:
     for group in _values(file, "SecurityGroupIds"):
-        cloud.add_security_group(group, name=f"given-{group}")
+        ec2.add_security_group(cloud, group, name=f"given-{group}")
         yield f"security group {group} admits SSH from you, everything from itself, and nothing else"
     zones = str(file.raw["provider"].get("availability_zone", "")).split(",")
     for subnet in _values(file, "SubnetIds"):
-        cloud.add_subnet(subnet, zone=zones[0].strip())
+        ec2.add_subnet(cloud, subnet, zone=zones[0].strip())
         yield f"subnet {subnet} is public and in the default network"
 
 
-def _key_pair(cloud: EmulatedEC2, file: ClusterFile) -> Iterator[str]:
+def _key_pair(cloud: EmulatedCloud, file: ClusterFile) -> Iterator[str]:
     key = file.ssh_private_key
     if key is None:
         return
@@ -87,19 +88,19 @@ def _key_pair(cloud: EmulatedEC2, file: ClusterFile) -> Iterator[str]:
     if done.returncode != 0:
         raise ClusterError(f"auth.ssh_private_key: {key} cannot be read ({done.stderr.strip()})")
     for name in _values(file, "KeyName"):
-        cloud.aws("ec2", "import_key_pair", KeyName=name, PublicKeyMaterial=done.stdout)
+        cloud.call("ec2", "import_key_pair", KeyName=name, PublicKeyMaterial=done.stdout)
         yield f"key pair {name} belongs to {key}"
 
 
-def _bucket(cloud: EmulatedEC2, file: ClusterFile) -> Iterator[str]:
+def _bucket(cloud: EmulatedCloud, file: ClusterFile) -> Iterator[str]:
     if name := _bucket_name(file):
         place = {} if cloud.region == "us-east-1" else {"LocationConstraint": cloud.region}
         options = {"CreateBucketConfiguration": place} if place else {}
-        cloud.aws("s3", "create_bucket", Bucket=name, **options)
+        cloud.call("s3", "create_bucket", Bucket=name, **options)
         yield f"bucket {name} is in {cloud.region}"
 
 
-def _profiles(cloud: EmulatedEC2, file: ClusterFile) -> Iterator[str]:
+def _profiles(cloud: EmulatedCloud, file: ClusterFile) -> Iterator[str]:
     """Roles with the rights that `scaletrain cluster init` gives; workers that name none have none."""
     bucket, _, prefix = (file.bucket_root or "s3://none").removeprefix("s3://").partition("/")
     scope = Scope("aws", cloud.region, ACCOUNT_ID, file.name, bucket, prefix)
@@ -115,11 +116,11 @@ def _profiles(cloud: EmulatedEC2, file: ClusterFile) -> Iterator[str]:
         yield f"profile {name} has the rights that `scaletrain cluster init` gives to {_whose(name, head)}"
 
 
-def _make_profile(cloud: EmulatedEC2, name: str, rights: dict[str, Any]) -> None:
-    cloud.aws("iam", "create_role", RoleName=name, AssumeRolePolicyDocument=json.dumps(trust_policy()))
-    cloud.aws("iam", "put_role_policy", RoleName=name, PolicyName="scaletrain", PolicyDocument=json.dumps(rights))
-    cloud.aws("iam", "create_instance_profile", InstanceProfileName=name)
-    cloud.aws("iam", "add_role_to_instance_profile", InstanceProfileName=name, RoleName=name)
+def _make_profile(cloud: EmulatedCloud, name: str, rights: dict[str, Any]) -> None:
+    cloud.call("iam", "create_role", RoleName=name, AssumeRolePolicyDocument=json.dumps(trust_policy()))
+    cloud.call("iam", "put_role_policy", RoleName=name, PolicyName="scaletrain", PolicyDocument=json.dumps(rights))
+    cloud.call("iam", "create_instance_profile", InstanceProfileName=name)
+    cloud.call("iam", "add_role_to_instance_profile", InstanceProfileName=name, RoleName=name)
 
 
 def _values(file: ClusterFile, key: str) -> list[str]:

@@ -1,6 +1,7 @@
 """`scaletrain cluster check` of a file for Google Cloud: what the project says, before a machine is started."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from scaletrain.cluster.cluster_file import UNFILLED, ClusterFile
 from scaletrain.cluster.gcp_account import Project, connect, google_errors
@@ -53,17 +54,22 @@ def check_gcp(file: ClusterFile, problems: list[str], facts: list[tuple[str, str
     ]
     problems.extend(answers(questions))
     facts.append(quota_fact(problems, quotas_unknown))
-    cost = _cost(project, file, kinds)
-    facts.append(("an hour", cost.display()))
+    prices, why_not = _price_list(project)
+    cost = _cost(prices, file, kinds)
+    facts.append(("an hour", "; ".join(filter(None, (cost.display(), why_not)))))
     return cost
 
 
-def _cost(project: Project, file: ClusterFile, kinds: dict[str, MachineFacts]) -> HourlyCost:
+def _price_list(project: Project) -> tuple[list[dict[str, Any]], str]:
+    """Google's prices; and why there are none, since whoever may not ask for them may train all the same."""
     try:
         with google_errors("looking at the prices"):
-            prices = google_price_list(project.service("cloudbilling"), project.region)
-    except ScaletrainError:  # whoever may not ask for prices may train all the same
-        prices = []
+            return google_price_list(project.service("cloudbilling"), project.region), ""
+    except ScaletrainError as error:
+        return [], str(error)
+
+
+def _cost(prices: list[dict[str, Any]], file: ClusterFile, kinds: dict[str, MachineFacts]) -> HourlyCost:
     machines = []
     for kind in file.node_types:
         is_head = kind.name == file.head_node_type

@@ -3,18 +3,24 @@
 Stopped machines count too: Ray does not see one that Google has taken back and not deleted, and its disk costs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from scaletrain.cluster.gcp_account import LABEL, Project, all_scopes, finish, google_errors, last_part
+from scaletrain.cluster.cluster_file import ClusterFile
+from scaletrain.cluster.gcp_account import LABEL, Project, all_pages, all_scopes, finish, google_errors, last_part
 from scaletrain.cluster.leaks import Leak, remove_each
 
 _RAY_LABEL = "ray-cluster-name"
 _LIVING = ("PROVISIONING", "STAGING", "RUNNING", "REPAIRING")
 
 
-def find_leaks(project: Project, cluster: str | None = None) -> list[Leak]:
-    """Return what is left over from one cluster, or from every cluster of the project that bears our or Ray's label."""
+def find_leaks(
+    project: Project, cluster: str | None = None, *, images_in_use: Collection[str] | None = None
+) -> list[Leak]:
+    """Return what is left over from one cluster, or from every cluster of the project that bears our or Ray's label.
+
+    Prepared images are looked at where `images_in_use` has the names of those that are still wanted.
+    """
     compute = project.service("compute")
     with google_errors("looking for what was left behind"):
         machines = [
@@ -29,6 +35,8 @@ def find_leaks(project: Project, cluster: str | None = None) -> list[Leak]:
             if name not in living or each["status"] not in (*_LIVING, "STOPPING")
         ]
         leaks += _loose_parts(compute, project.project_id)
+        if images_in_use is not None:
+            leaks += _images(compute, project.project_id, images_in_use)
     return [leak for leak in leaks if cluster in (None, leak.cluster)]
 
 
@@ -44,10 +52,18 @@ def remove_leaks(project: Project, leaks: list[Leak], *, tell: Callable[[str], N
                 finish(project, compute.instances().delete(**place, zone=scope, instance=name))
             elif leak.kind == "disk":
                 finish(project, compute.disks().delete(**place, zone=scope, disk=name))
+            elif leak.kind == "image":
+                finish(project, compute.images().delete(**place, image=name))
             else:
                 finish(project, compute.addresses().delete(**place, region=scope, address=name))
 
     remove_each(leaks, remove, tell=tell)
+
+
+def images_of(file: ClusterFile) -> set[str]:
+    """Return the names of the images that a file's machines start from."""
+    disks = [disk for kind in file.node_types for disk in kind.node_config.get("disks") or ()]
+    return {last_part(str((disk.get("initializeParams") or {}).get("sourceImage", ""))) for disk in disks}
 
 
 def _is_living_head(machine: dict[str, Any]) -> bool:
@@ -63,6 +79,13 @@ def _loose_parts(compute: Any, project_id: str) -> Iterator[Leak]:
         name = _cluster_of(address)
         if name is not None and not address.get("users") and "region" in address:
             yield Leak("address", _id_of(address), name, f"{address['address']}, leads nowhere")
+
+
+def _images(compute: Any, project_id: str, in_use: Collection[str]) -> Iterator[Leak]:
+    for image in all_pages(compute.images(), project=project_id, filter=f"labels.{LABEL}:*"):
+        if image["name"] not in in_use:
+            detail = f"{image['diskSizeGb']} GB, not named in the file"
+            yield Leak("image", image["name"], image["labels"][LABEL], detail)
 
 
 def _id_of(thing: dict[str, Any]) -> str:

@@ -127,12 +127,14 @@ def right_problems(project: Project, file: ClusterFile) -> Iterator[str]:
         policy = read_project_policy(project)
     bucket_policy = _bucket_policy(project, file)
     accounts = project.service("iam").projects().serviceAccounts()
+    there: set[str] = set()
     for account, who in sorted(accounts_of(file).items()):
         with google_errors(f"looking at service account {account}"):
             found = get_or_none(accounts.get(name=f"projects/{project.project_id}/serviceAccounts/{account}"))
         if found is None:
             yield f"serviceAccounts: there is no {account}; {_INIT}"
             continue
+        there.add(account)
         if found.get("disabled"):
             yield (
                 f"serviceAccounts: {account} is switched off; run: gcloud iam service-accounts enable {account} "
@@ -147,8 +149,8 @@ def right_problems(project: Project, file: ClusterFile) -> Iterator[str]:
         if bucket_policy is not None:
             yield from _bucket_right_problems(judge, file, account, who, [policy, bucket_policy])
     head = account_of(file.head.node_config)
-    if head in accounts_of(file):
-        yield from _head_right_problems(judge, file, head, policy)
+    if head in there:
+        yield from _head_right_problems(judge, file, head, sorted(there - {head}), policy)
     yield from _rays_account_problems(project)
 
 
@@ -223,7 +225,9 @@ def _bucket_right_problems(
         )
 
 
-def _head_right_problems(judge: Judge, file: ClusterFile, head: str, policy: dict[str, Any]) -> Iterator[str]:
+def _head_right_problems(
+    judge: Judge, file: ClusterFile, head: str, workers: list[str], policy: dict[str, Any]
+) -> Iterator[str]:
     project = judge.project
     worker = f"projects/{project.project_id}/zones/{zone_of(file)}/instances/ray-{file.name}-worker-probe"
     # A predefined role of Google's that has all this has the rest, too: only what Ray's calls are named for counts.
@@ -233,7 +237,7 @@ def _head_right_problems(judge: Judge, file: ClusterFile, head: str, policy: dic
     denied += judge.denied(
         head, MACHINES_PERMISSIONS, [policy], resource=worker, kind="compute.googleapis.com/Instance"
     )
-    for account in sorted(set(accounts_of(file)) - {head}):
+    for account in workers:
         with google_errors(f"looking at who may use {account}"):
             use = read_account_policy(project, account)
         if judge.denied(head, ["iam.serviceAccounts.actAs"], [policy, use], resource=account, kind=""):

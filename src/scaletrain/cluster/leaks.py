@@ -1,7 +1,8 @@
 """`scaletrain cluster sweep-leaks`: what still costs money although its cluster is gone.
 
 A cluster lives while its head is starting or running. Of a living cluster only loose parts count: disks and network
-interfaces that belong to no machine, addresses that lead nowhere.
+interfaces that belong to no machine, addresses that lead nowhere. Prepared images count, too, where a cluster's file is
+there to tell which of them it still names.
 """
 
 from collections.abc import Callable
@@ -11,14 +12,14 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from rich.table import Table
 
-_ORDER = ("machine", "network interface", "disk", "address")
+_ORDER = ("machine", "network interface", "disk", "address", "image")
 
 
 @dataclass(frozen=True)
 class Leak:
     """One thing that costs money for nothing."""
 
-    kind: Literal["machine", "disk", "address", "network interface"]
+    kind: Literal["machine", "disk", "address", "network interface", "image"]
     id: str
     cluster: str
     detail: str

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from scaletrain.cluster import aws_rehearsal, gcp_rehearsal
 from scaletrain.cluster import rehearsal_phases as steps
 from scaletrain.cluster.cluster_file import ClusterFile, load_cluster_file
-from scaletrain.emulator.ec2 import EmulatedEC2
-from scaletrain.emulator.gce import EmulatedGCE
+from scaletrain.emulator.ec2 import emulated_ec2
+from scaletrain.emulator.emulated_cloud import EmulatedCloud
+from scaletrain.emulator.gce import emulated_gce
 from scaletrain.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
@@ -125,10 +126,8 @@ def _run_course(course: _Course, folder: Path, file: ClusterFile) -> list[str]:
     with _emulate(folder, file) as cloud:
 
         def furnish_account() -> str:
-            if isinstance(cloud, EmulatedEC2):
-                assumed.extend(aws_rehearsal.furnish(cloud, file))
-            else:
-                assumed.extend(gcp_rehearsal.furnish(cloud, file))
+            account = aws_rehearsal if cloud.provider == "aws" else gcp_rehearsal
+            assumed.extend(account.furnish(cloud, file))
             return f"{len(assumed)} things that the file names"
 
         def start_worker() -> str:
@@ -148,10 +147,10 @@ def _run_course(course: _Course, folder: Path, file: ClusterFile) -> list[str]:
     return assumed
 
 
-def _emulate(folder: Path, file: ClusterFile) -> steps.Cloud:
+def _emulate(folder: Path, file: ClusterFile) -> EmulatedCloud:
     if file.provider == "gcp":
         project = str(file.raw["provider"]["project_id"])
-        return EmulatedGCE(folder, project=project, region=str(file.region), internet=True)
+        return emulated_gce(folder, project=project, region=str(file.region), internet=True)
     types = [each.instance_type for each in file.node_types if each.instance_type]
     region = file.region or "us-west-2"
-    return EmulatedEC2(folder, region=region, internet=True, image_user=file.ssh_user, instance_types=types)
+    return emulated_ec2(folder, region=region, internet=True, image_user=file.ssh_user, instance_types=types)

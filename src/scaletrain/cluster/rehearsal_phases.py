@@ -13,11 +13,8 @@ from typing import Any
 from scaletrain.cluster import aws_rehearsal
 from scaletrain.cluster.cluster_file import ClusterFile, NodeType
 from scaletrain.cluster.rehearsal_verdicts import Verdict, explain
-from scaletrain.emulator.ec2 import EmulatedEC2, Instance
-from scaletrain.emulator.gce import EmulatedGCE
+from scaletrain.emulator.emulated_cloud import EmulatedCloud, Instance
 from scaletrain.emulator.worker_probe import MARK
-
-Cloud = EmulatedEC2 | EmulatedGCE
 
 _UP_LIMIT_S = 900
 _WORKER_LIMIT_S = 600
@@ -58,7 +55,7 @@ class Failed(Exception):
         self.verdict = Verdict(reason, line)
 
 
-def bring_up(cloud: Cloud, file: ClusterFile) -> str:
+def bring_up(cloud: EmulatedCloud, file: ClusterFile) -> str:
     """`ray up`, from the folder in which the user stands."""
     done = cloud.laptop(
         ["ray", "up", "-y", "--no-config-cache", str(file.path.resolve())], cwd=Path.cwd(), timeout_s=_UP_LIMIT_S
@@ -70,7 +67,7 @@ def bring_up(cloud: Cloud, file: ClusterFile) -> str:
     return f"the head runs: {_head(cloud).instance_type}"
 
 
-def ask_head(cloud: Cloud, file: ClusterFile) -> str:
+def ask_head(cloud: EmulatedCloud, file: ClusterFile) -> str:
     """Ray on the head answers whoever has the token."""
     done = _ray_exec(cloud, file, "ray status")
     if done.returncode != 0 or "Resources" not in done.stdout:
@@ -79,7 +76,7 @@ def ask_head(cloud: Cloud, file: ClusterFile) -> str:
     return "Ray answers"
 
 
-def start_worker(cloud: Cloud, file: ClusterFile) -> dict[str, Any]:
+def start_worker(cloud: EmulatedCloud, file: ClusterFile) -> dict[str, Any]:
     """Let a small job ask for a machine of the first worker type with GPUs, else of the first; return what it found."""
     kinds = [each for each in file.workers if each.max_workers > 0]
     if not kinds:
@@ -119,7 +116,7 @@ def judge_bucket(file: ClusterFile, found: dict[str, Any]) -> str:
     return f"{found['node_type']} writes and reads {file.bucket_root}"
 
 
-def scan_ports(cloud: Cloud, file: ClusterFile) -> str:
+def scan_ports(cloud: EmulatedCloud, file: ClusterFile) -> str:
     """Try everything that listens on the machines, from a machine of somebody else."""
     places = listening_places(cloud)
     open_to_all = open_places(cloud.third_machine, places)
@@ -132,7 +129,7 @@ def scan_ports(cloud: Cloud, file: ClusterFile) -> str:
     return f"{len(places)} ports listen, none answers a stranger"
 
 
-def listening_places(cloud: Cloud) -> list[tuple[str, int]]:
+def listening_places(cloud: EmulatedCloud) -> list[tuple[str, int]]:
     """Address and port of whatever listens on the machines, but for what only the machine itself reaches."""
     places: list[tuple[str, int]] = []
     on = cloud.machines()
@@ -151,7 +148,7 @@ def open_places(run: Callable[[list[str]], Any], places: Sequence[tuple[str, int
     return [(address, port) for address, port in json.loads(done.stdout)]
 
 
-def take_down(cloud: Cloud, file: ClusterFile) -> str:
+def take_down(cloud: EmulatedCloud, file: ClusterFile) -> str:
     """`ray down`."""
     done = cloud.laptop(["ray", "down", "-y", str(file.path.resolve())], cwd=Path.cwd(), timeout_s=_UP_LIMIT_S)
     (cloud.folder / "ray-down.log").write_text(done.stdout)
@@ -161,7 +158,7 @@ def take_down(cloud: Cloud, file: ClusterFile) -> str:
     return "done"
 
 
-def look_for_rest(cloud: Cloud) -> str:
+def look_for_rest(cloud: EmulatedCloud) -> str:
     """Wait until no machine is left on."""
     deadline = time.monotonic() + _GONE_LIMIT_S
     while cloud.machines() or cloud.instances("pending", "running"):
@@ -174,22 +171,22 @@ def look_for_rest(cloud: Cloud) -> str:
     return "no machine"
 
 
-def keep_logs(cloud: Cloud) -> None:
+def keep_logs(cloud: EmulatedCloud) -> None:
     """Save what the head's autoscaler wrote, before the head goes."""
     if any(each.node_kind == "head" for each in cloud.instances("running")):
         (cloud.folder / "autoscaler.log").write_text(_autoscaler_log(cloud))
 
 
-def _demand(cloud: Cloud, kind: NodeType) -> dict[str, float]:
+def _demand(cloud: EmulatedCloud, kind: NodeType) -> dict[str, float]:
     """A little of everything that only this type has; its CPUs and GPUs as EC2 tells them where the file does not."""
     # On Google Cloud, Ray knows of a machine what the file says, and no more.
-    shape = aws_rehearsal.shape_of(cloud, kind) if isinstance(cloud, EmulatedEC2) else {}
+    shape = aws_rehearsal.shape_of(cloud, kind) if cloud.provider == "aws" else {}
     has: dict[str, float] = {"CPU": 0, "GPU": 0, **shape, **kind.resources}
     custom = {name: 1 for name, count in has.items() if name not in ("CPU", "GPU", "memory") and count >= 1}
     return {**custom, "CPU": min(1, has["CPU"]), "GPU": min(1, has["GPU"])}
 
 
-def _hopeless(cloud: Cloud) -> str:
+def _hopeless(cloud: EmulatedCloud) -> str:
     """Why no worker will come, as soon as it is certain."""
     for each in cloud.instances():
         if each.node_kind == "worker" and each.node_status == "update-failed":
@@ -200,7 +197,7 @@ def _hopeless(cloud: Cloud) -> str:
     return ""
 
 
-def _ray_exec(cloud: Cloud, file: ClusterFile, command: str) -> Any:
+def _ray_exec(cloud: EmulatedCloud, file: ClusterFile, command: str) -> Any:
     return cloud.laptop(_exec_command(file, command), cwd=Path.cwd(), timeout_s=120)
 
 
@@ -208,11 +205,11 @@ def _exec_command(file: ClusterFile, command: str) -> list[str]:
     return ["ray", "exec", "--no-config-cache", str(file.path.resolve()), _WITH_RAY + command]
 
 
-def _autoscaler_log(cloud: Cloud) -> str:
+def _autoscaler_log(cloud: EmulatedCloud) -> str:
     return str(cloud.on_machine(_head(cloud), ["sh", "-c", _AUTOSCALER_LOGS]).stdout)
 
 
-def _head(cloud: Cloud) -> Instance:
+def _head(cloud: EmulatedCloud) -> Instance:
     heads = [each for each in cloud.instances("running") if each.node_kind == "head"]
     if not heads:
         raise Failed("no head is running")

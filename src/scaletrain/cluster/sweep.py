@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaletrain.cluster.cluster_file import load_cluster_file
+from scaletrain.cluster.cluster_file import ClusterFile, load_cluster_file
 from scaletrain.cluster.leaks import Leak
 from scaletrain.errors import ConfigError
 
@@ -20,31 +20,33 @@ class Sweep:
 def find(file: Path | None, *, cluster: str | None, region: str | None, project_id: str | None) -> Sweep:
     """Return the leaks of a file's cluster, or of every cluster in a project of Google Cloud or a region of AWS."""
     provider = "gcp" if project_id else "aws"
+    own: ClusterFile | None = None  # the file that tells which images are wanted
     if file is not None:
         loaded = load_cluster_file(file)
         provider = loaded.provider
         if provider not in ("aws", "gcp"):
             raise ConfigError(f"{file}: leaks are looked for on AWS and Google Cloud; this file is for {provider}")
         cluster, region = cluster or loaded.name, region or loaded.region
+        own = loaded if loaded.name == cluster else None
         project_id = loaded.raw["provider"].get("project_id")
     if provider == "gcp":
-        return _on_google(cluster, project_id, region or "every region")
-    return _on_aws(cluster, region)
+        return _on_google(own, cluster, project_id, region or "every region")
+    return _on_aws(own, cluster, region)
 
 
-def _on_aws(cluster: str | None, region: str | None) -> Sweep:
+def _on_aws(file: ClusterFile | None, cluster: str | None, region: str | None) -> Sweep:
     from scaletrain.cluster.aws_account import connect, own_region
-    from scaletrain.cluster.aws_leaks import find_leaks, remove_leaks
+    from scaletrain.cluster.aws_leaks import find_leaks, images_of, remove_leaks
 
     account = connect(region or own_region())
-    leaks = find_leaks(account, cluster)
+    leaks = find_leaks(account, cluster, images_in_use=images_of(file) if file else None)
     return Sweep(leaks, lambda tell: remove_leaks(account, leaks, tell=tell))
 
 
-def _on_google(cluster: str | None, project_id: str | None, region: str) -> Sweep:
+def _on_google(file: ClusterFile | None, cluster: str | None, project_id: str | None, region: str) -> Sweep:
     from scaletrain.cluster.gcp_account import connect
-    from scaletrain.cluster.gcp_leaks import find_leaks, remove_leaks
+    from scaletrain.cluster.gcp_leaks import find_leaks, images_of, remove_leaks
 
     project = connect(project_id, region)
-    leaks = find_leaks(project, cluster)
+    leaks = find_leaks(project, cluster, images_in_use=images_of(file) if file else None)
     return Sweep(leaks, lambda tell: remove_leaks(project, leaks, tell=tell))

@@ -46,17 +46,17 @@ class Instances:
                 return ec2_metadata.Subject(instance, self._notices.get(instance.id))
         return None
 
-    def advise_rebalance(self, instance_id: str) -> None:
+    def advise_rebalance(self, name: str) -> None:
         """Tell a spot machine that it is more likely than before to be taken."""
-        self._check_spot(instance_id)
-        self._notices.setdefault(instance_id, ec2_metadata.Notice(time.time()))
+        self._check_spot(name)
+        self._notices.setdefault(name, ec2_metadata.Notice(time.time()))
 
-    def preempt(self, instance_id: str, notice_s: float) -> None:
+    def preempt(self, name: str, notice_s: float) -> None:
         """Give a spot machine notice now, and take it `notice_s` later."""
-        self._check_spot(instance_id)
+        self._check_spot(name)
         now = time.time()
-        self._notices[instance_id] = ec2_metadata.Notice(now, now + notice_s)
-        timer = threading.Timer(notice_s, self._take, (instance_id, "Server.SpotInstanceTermination"))
+        self._notices[name] = ec2_metadata.Notice(now, now + notice_s)
+        timer = threading.Timer(notice_s, self._take, (name, "Server.SpotInstanceTermination"))
         timer.daemon = True
         timer.start()
 

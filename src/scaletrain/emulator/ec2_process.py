@@ -47,7 +47,7 @@ _MOTO_SETTINGS = {
 
 @dataclass(frozen=True)
 class Options:
-    """How the cloud is made; see `scaletrain.emulator.ec2.EmulatedEC2`."""
+    """How the cloud is made; see `scaletrain.emulator.ec2.emulated_ec2`."""
 
     folder: str
     region: str
@@ -104,7 +104,7 @@ class Cloud:
             **machine_actions(self.machines, third_address=THIRD_MACHINE),
             **log_actions(self.gate.log, self.gate.failures),
             "instances": self.told_instances,
-            "aws": self.aws,
+            "call": self.call,
             "advise_rebalance": self.instances.advise_rebalance,
             "preempt": self.instances.preempt,
             "add_image": lambda image_id, name: self.account.add_image(image_id, name=name),
@@ -136,7 +136,7 @@ class Cloud:
             )
         return found
 
-    def aws(self, service: str, operation: str, arguments: dict[str, Any]) -> Any:
+    def call(self, service: str, operation: str, arguments: dict[str, Any]) -> Any:
         """Call the API as the account's administrator."""
         import boto3
         from botocore.config import Config

@@ -69,16 +69,16 @@ class Compute:
             instance["status"] = "RUNNING"
             return
         instance["status"] = "TERMINATED"
-        if name not in self.deleting:
-            return
-        self.deleting.discard(name)
-        del self.instances[name]
-        self._disks.detach(instance)
+        if name in self.deleting:
+            self.deleting.discard(name)
+            del self.instances[name]
+            self._disks.detach(instance)
+        self._count_usage()
 
     def _change(self, name: str) -> None:
+        self._count_usage()
         if self.settle_at_once:
             self.settled(name)
-        self._count_usage()
         self.changed.set()
 
     def _count_usage(self) -> None:

@@ -1,7 +1,7 @@
 """Compute Engine's machines as they should be: their keys, scripts and packet filters; and how they are taken away."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from scaletrain.emulator.cloud_process import API_ADDRESS, METADATA_ADDRESS
 from scaletrain.emulator.gce_compute import ON, metadata_of
@@ -10,7 +10,7 @@ from scaletrain.emulator.gce_launch import is_spot
 from scaletrain.emulator.google_cloud import GoogleCloud
 from scaletrain.emulator.google_request import Resource
 from scaletrain.emulator.keeper import Wanted
-from scaletrain.emulator.machines import Boot, Machines
+from scaletrain.emulator.machines import Boot
 from scaletrain.errors import ClusterError
 
 QUIET = {"preempted": "FALSE", "maintenance-event": "NONE"}
@@ -19,10 +19,9 @@ QUIET = {"preempted": "FALSE", "maintenance-event": "NONE"}
 class Instances:
     """What the keeper and the metadata server ask of the cloud; `gateway` is always reachable from machines."""
 
-    def __init__(self, cloud: GoogleCloud, machines: Machines, *, gateway: str) -> None:
+    def __init__(self, cloud: GoogleCloud, *, gateway: str) -> None:
         self._cloud = cloud
         self._compute = cloud.compute
-        self._machines = machines
         self._services = (METADATA_ADDRESS, gateway)
         self._notices: dict[str, dict[str, str]] = {}
         self.told = threading.Condition()  # somebody may wait for a change of what the metadata server says
@@ -87,17 +86,17 @@ class Instances:
 
     # --- What happens to machines ------------------------------------------------------------------------------------
 
-    def preempt(self, name: str, notice_s: float, shutdown_after_s: float) -> None:
-        """Tell a Spot VM now, let its guest shut down later, and take it when the notice is over."""
+    def preempt(self, name: str, notice_s: float) -> None:
+        """Tell a Spot VM now, and take it when the notice is over."""
         with self._cloud.lock:
             instance = self._compute.find(name)
             if not is_spot(instance):
                 raise ClusterError(f"{name} is no Spot VM: Google preempts those only; delete it instead")
             born = instance["id"]
         self.tell(name, "preempted", "TRUE")
-        if shutdown_after_s < notice_s:
-            _later(shutdown_after_s, lambda: self._machines.begin_shutdown(name))
-        _later(notice_s, lambda: self._take(name, born))
+        timer = threading.Timer(notice_s, self._take, (name, born))
+        timer.daemon = True
+        timer.start()
 
     def tell(self, name: str, item: str, value: str) -> None:
         """Let the metadata server say something of a machine."""
@@ -116,12 +115,6 @@ class Instances:
     def _filter_text(self, instance: Resource, others: Sequence[Resource]) -> str:
         on = [each for each in others if each["status"] in ON]
         return filter_text(self._cloud.network, instance, on, api=API_ADDRESS, always=self._services)
-
-
-def _later(seconds: float, action: Callable[[], None]) -> None:
-    timer = threading.Timer(seconds, action)
-    timer.daemon = True
-    timer.start()
 
 
 def _keys(own: dict[str, str], common: dict[str, str]) -> list[tuple[str, str]]:

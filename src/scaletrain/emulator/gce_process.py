@@ -49,7 +49,7 @@ _STATES = {
 
 @dataclass(frozen=True)
 class Options:
-    """How the cloud is made; see `scaletrain.emulator.gce.EmulatedGCE`."""
+    """How the cloud is made; see `scaletrain.emulator.gce.emulated_gce`."""
 
     folder: str
     project: str
@@ -96,7 +96,7 @@ class Cloud:
             object_store=f"127.0.0.1:{_STORE_PORT}",
         )
         compute = self.cloud.compute
-        self.instances = Instances(self.cloud, self.machines, gateway=GATEWAY)
+        self.instances = Instances(self.cloud, gateway=GATEWAY)
         self.cloud.caller_name = self.instances.caller_name
         google_server.serve(self.cloud.answer, (API_ADDRESS, 443), self._certificate)
         MetadataServer(self.cloud, self.instances).start()
@@ -111,25 +111,16 @@ class Cloud:
             **machine_actions(self.machines, third_address=THIRD_MACHINE),
             **log_actions(self.cloud.log, compute.failures),
             "instances": self.told_instances,
-            "google": self.google,
+            "call": lambda service, operation, arguments: administer(self.cloud, service, operation, arguments),
             "preempt": self.instances.preempt,
+            "begin_shutdown": self.machines.begin_shutdown,
             "maintain": lambda name, event: self.instances.tell(name, "maintenance-event", event),
-            "set_quota": self.set_quota,
         }
 
     def told_instances(self) -> list[dict[str, Any]]:
         """What Compute Engine says of each instance, in the words that all clouds share."""
         with self.cloud.lock:
             return [_told(shown(each)) for each in self.cloud.compute.instances.values()]
-
-    def google(self, service: str, operation: str, arguments: dict[str, Any]) -> Any:
-        """Call an API as the cloud itself."""
-        return administer(self.cloud, service, operation, arguments)
-
-    def set_quota(self, metric: str, limit: float) -> None:
-        """Let a quota have a limit."""
-        with self.cloud.lock:
-            self.cloud.catalog.limits[metric] = limit
 
 
 def _told(instance: dict[str, Any]) -> dict[str, Any]:

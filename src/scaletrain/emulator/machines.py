@@ -232,7 +232,7 @@ class Machines:
         peer = ("peer", "name", "eth0", "address", mac, "netns", str(process.pid))
         _run("ip", "link", "add", link, "type", "veth", *peer)
         _run("ip", "link", "set", link, "master", "br0", "up")
-        init = _child_of(process.pid)
+        init = child_of(process.pid)
         process.stdin.write(b"connected\n")
         process.stdin.close()
         if process.stdout.readline() != b"ready\n":
@@ -277,7 +277,8 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _child_of(process: int) -> int:
+def child_of(process: int) -> int:
+    """Return the only child of a process."""
     return int(Path(f"/proc/{process}/task/{process}/children").read_text().split()[0])
 
 

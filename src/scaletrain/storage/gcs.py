@@ -60,9 +60,9 @@ def _credentials(token: str | None) -> Any:
     import google.auth
     from google.auth.credentials import AnonymousCredentials
 
-    if token not in (None, "anon", "google_default"):
-        advice = "give anon, or name the file of a key in GOOGLE_APPLICATION_CREDENTIALS"
-        raise ConfigError(f"storage.options.token: is none of anon and google_default; {advice}")
+    if token not in (None, "anon"):
+        advice = "without it Google's own are found; the file of a key is named in GOOGLE_APPLICATION_CREDENTIALS"
+        raise ConfigError(f"storage.options.token: may only be anon, for no credentials at all; {advice}")
     if token == "anon" or (token is None and "STORAGE_EMULATOR_HOST" in os.environ):
         return AnonymousCredentials()
     return google.auth.default(scopes=_SCOPES)[0]

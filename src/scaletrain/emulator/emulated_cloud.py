@@ -1,23 +1,33 @@
-"""Where an emulated cloud runs: its process in namespaces of its own, the user's laptop, the consoles of machines."""
+"""An emulated cloud as it is used: the user's laptop, the consoles of machines, its API, and what befalls machines.
+
+    with emulated_ec2(Path("cloud")) as cloud:
+        cloud.laptop(["ray", "up", "-y", "aws.yaml"])
+        cloud.preempt(cloud.instances()[-1], notice_s=120)
+
+What is AWS's or Google's alone is in `ec2` and `gce`. The cloud itself is a process in namespaces of its own, see
+`cloud_process`.
+"""
 
 import hashlib
 import json
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Literal, Self
 
 from scaletrain.emulator.api_log import ApiCall
-from scaletrain.emulator.cloud_process import PROXY_PORT
-from scaletrain.emulator.machines import SYSTEM_PATH
+from scaletrain.emulator.cloud_process import LAPTOP, PROXY_PORT
+from scaletrain.emulator.machines import SYSTEM_PATH, child_of
 from scaletrain.emulator.proxy import Proxy
+from scaletrain.emulator.requirements import check_requirements
+from scaletrain.emulator.run_to_end import run_to_end
 from scaletrain.errors import ClusterError
 
 _START_LIMIT_S = 120
@@ -46,25 +56,48 @@ class Instance:
     state_reason: str
 
 
-class Stage:
-    """One emulated cloud, from `start` to `end`; `module` is its process, `options` what that is given as JSON."""
+@dataclass(frozen=True)
+class Kind:
+    """What makes a cloud AWS's or Google's: its process (a module, and what that is given as JSON), and the laptop's.
 
-    def __init__(
-        self, folder: Path, *, module: str, options: Mapping[str, Any], laptop_settings: Mapping[str, str]
-    ) -> None:
+    The laptop has `settings` in its environment, and in its home `files` (text by path), the user's credentials among
+    them. At `proxy_address`, if there is one, machines find a way to the internet.
+    """
+
+    provider: Literal["aws", "gcp"]
+    module: str
+    options: Mapping[str, Any]
+    settings: Mapping[str, str]
+    files: Mapping[str, str]
+    proxy_address: str
+
+
+class EmulatedCloud:
+    """A cloud for the time of a `with` block; two may run side by side in different folders.
+
+    `project` is Google's; on AWS there is none.
+    """
+
+    def __init__(self, folder: Path, kind: Kind, *, region: str, project: str = "") -> None:
         self.folder = folder
+        self.provider = kind.provider
+        self.region = region
+        self.project = project
+        self.laptop_address = LAPTOP
         self.laptop_home = folder / "laptop"
-        self._module = module
-        self._options = options
-        self._laptop_settings = laptop_settings
+        self._kind = kind
         self._proxy: Proxy | None = None
         self._user = f"laptop-{os.urandom(4).hex()}"  # Ray names its folder of SSH connections in /tmp by it
         self._lock = threading.Lock()
 
-    def start(self, *, proxy_address: str = "") -> None:
-        """Bring the cloud up; at `proxy_address` machines find a way to the internet."""
+    def __enter__(self) -> Self:
+        check_requirements(self.provider)
+        (self.laptop_home / "tmp").mkdir(parents=True, exist_ok=True)
+        for path, text in self._kind.files.items():
+            (self.laptop_home / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.laptop_home / path).write_text(text)
         command = ["unshare", *("--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child")]
-        command += ["--mount-proc", sys.executable, "-m", self._module]
+        command += ["--mount-proc", sys.executable, "-m", self._kind.module]
         environment = {
             "PATH": f"{SYSTEM_PATH}:{os.environ.get('PATH', '')}",
             "PYTHONPATH": str(Path(__file__).parents[2]),  # the same source as this process, installed or not
@@ -72,7 +105,7 @@ class Stage:
         }
         with (self.folder / "cloud.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, json.dumps(self._options)],
+                [*command, json.dumps(self._kind.options)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -82,16 +115,21 @@ class Stage:
             )
         try:
             self._answer()
-            self._init = _child_of(self.process.pid)
+            self._init = child_of(self.process.pid)
             self._settings: dict[str, str] = self.ask("settings")
-            if proxy_address:
-                self._proxy = Proxy(self._init, proxy_address, PROXY_PORT)
+            if self._kind.proxy_address:
+                self._proxy = Proxy(self._init, self._kind.proxy_address, PROXY_PORT)
         except BaseException:
-            self.end()
+            self._end()
             raise
+        return self
 
-    def end(self) -> None:
-        """End the cloud and everything in it."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if self._proxy is not None:
             self._proxy.close()
         self.process.kill()  # unshare, which takes its child along, and that is PID 1 of everything
@@ -106,7 +144,7 @@ class Stage:
         """The folder in which Ray on the laptop keeps its SSH connections."""
         return Path(f"/tmp/ray_ssh_{hashlib.sha256(self._user.encode()).hexdigest()[:10]}")
 
-    # --- Places to run commands ----------------------------------------------------------------------------------
+    # --- Places to run commands ---------------------------------------------------------------------------------------
 
     def laptop(
         self,
@@ -117,7 +155,7 @@ class Stage:
         timeout_s: float = 300,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command where the user sits, and return its exit code and what it printed (stderr in stdout)."""
-        return self._run(*self._on_laptop(command, env, cwd), timeout_s=timeout_s)
+        return run_to_end(*self._on_laptop(command, env, cwd), timeout_s=timeout_s)
 
     def start_on_laptop(
         self,
@@ -143,13 +181,21 @@ class Stage:
         self, instance: Instance, command: Sequence[str], *, timeout_s: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as root at a machine's console, which needs no network."""
-        return self._run(*self._at_console(instance.id, command), timeout_s=timeout_s)
+        return run_to_end(*self._at_console(instance.id, command), timeout_s=timeout_s)
 
     def third_machine(self, command: Sequence[str], *, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command on a machine of somebody else in the same network, which no rule speaks of."""
-        return self._run(*self._at_console("third", command), timeout_s=timeout_s)
+        return run_to_end(*self._at_console("third", command), timeout_s=timeout_s)
 
-    # --- What every cloud tells and does ----------------------------------------------------------------------------
+    # --- What the cloud tells -----------------------------------------------------------------------------------------
+
+    def call(self, service: str, operation: str, /, **arguments: Any) -> Any:
+        """Call the cloud's API as nobody refuses it.
+
+        On AWS as boto3 does: `call("s3", "create_bucket", Bucket="b")`. On Google's by the names of its own documents:
+        `call("compute", "instances.list", zone="us-central1-a")`; `body` is what is sent, `project` this one.
+        """
+        return self.ask("call", service=service, operation=operation, arguments=arguments)
 
     def instances(self, *states: str) -> list[Instance]:
         """Return the instances in these states (none given: all), in the order of their launch."""
@@ -175,6 +221,20 @@ class Stage:
         own = (instance.address, instance.public_address)
         return [host for address, host in self._proxy.requests() if address in own]
 
+    # --- What befalls machines ----------------------------------------------------------------------------------------
+
+    def preempt(self, instance: Instance, *, notice_s: float) -> None:
+        """Announce the end of a spot machine to it now, and take it `notice_s` seconds later."""
+        self.ask("preempt", name=instance.id, notice_s=notice_s)
+
+    def fail_launches(self, code: str, *, count: int = 1, market: str = "", instance_type: str = "") -> None:
+        """Let the next `count` launches end in an error; 0: no more.
+
+        EC2 refuses with any of its codes, or a machine DIES_AT_BOOT; Ray's launcher calls five times before it gives
+        up. Google's operations end with ZONE_RESOURCE_POOL_EXHAUSTED or QUOTA_EXCEEDED.
+        """
+        self.ask("fail_launches", code=code, count=count, market=market, instance_type=instance_type)
+
     def crash(self, instance: Instance) -> None:
         """Let a machine die without a word; the cloud goes on saying that it runs."""
         self.ask("crash", name=instance.id)
@@ -197,7 +257,7 @@ class Stage:
             self.process.stdin.flush()
             return self._answer()
 
-    # --- Helpers -----------------------------------------------------------------------------------------------------
+    # --- Helpers ------------------------------------------------------------------------------------------------------
 
     def _on_laptop(
         self, command: Sequence[str], env: Mapping[str, str] | None, cwd: Path | None
@@ -212,7 +272,7 @@ class Stage:
             "RAY_USAGE_STATS_ENABLED": "0",
             "AUTOSCALER_NODE_SSH_INTERVAL_S": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
-            **self._laptop_settings,
+            **self._kind.settings,
             **(env or {}),
         }
         enter = self._enter("laptop")
@@ -227,32 +287,6 @@ class Stage:
         cloud = ["/usr/bin/nsenter", "-t", str(self._init), *_INTO_ALL, "--"]
         return [*cloud, "/usr/bin/nsenter", "-t", str(self.ask("machine", name=name)), *_INTO_ALL]
 
-    def _run(
-        self, command: Sequence[str], environment: Mapping[str, str], *, timeout_s: float
-    ) -> subprocess.CompletedProcess[str]:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        try:
-            output, _ = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-            asked = " ".join(command[command.index("--", command.index("--") + 1) + 1 :])
-            raise ClusterError(f"`{asked}` had not ended after {timeout_s:.0f} s; it said:\n{output[-3000:]}") from None
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
-        return subprocess.CompletedProcess(list(command), process.returncode, output)
-
     def _answer(self) -> Any:
         assert self.process.stdout is not None
         readable, _, _ = select.select([self.process.stdout], [], [], _START_LIMIT_S)
@@ -264,7 +298,3 @@ class Stage:
         if "error" in answer:
             raise ClusterError(answer["error"])
         return answer["result"]
-
-
-def _child_of(process: int) -> int:
-    return int(Path(f"/proc/{process}/task/{process}/children").read_text().split()[0])
