@@ -8,12 +8,12 @@ import numpy as np
 import orjson
 import pytest
 from random_dataset import random_rows, write_dataset
-from varied import prepare_varied
 
 from scaletrain import storage
 from scaletrain.data.check import check_dataset
 from scaletrain.data.shards import Row, load_index, write_index, write_split
 from scaletrain.errors import DataError
+from varied import prepare_varied
 
 SEQ_LEN = 64
 

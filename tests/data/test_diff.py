@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from dumps import exchange, write_jsonl
 from rich.console import Console
-from varied import prepare_varied, varied_config
 
 from scaletrain.config import Config
 from scaletrain.data.diff import NOT_READ, SAYS_OTHERWISE, Difference, diff_datasets, difference_display
 from scaletrain.data.prepare import prepare
+from varied import prepare_varied, varied_config
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
-from varied import EVIL, prepare_varied
 
 from scaletrain import storage
 from scaletrain.data.decoded import Span, decode_spans, spans_text
@@ -15,6 +14,7 @@ from scaletrain.data.shards import load_index
 from scaletrain.data.show import find_model, rows_display, show_rows
 from scaletrain.errors import ConfigError, ModelError
 from scaletrain.model.build import load_tokenizer
+from varied import EVIL, prepare_varied
 
 
 @pytest.fixture(scope="module")

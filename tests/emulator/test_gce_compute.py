@@ -1,7 +1,8 @@
-"""gce_compute: what a machine took of the quotas is free again once it is off, whoever took it away."""
+"""gce_compute: what a machine took of the quotas is free once it is off, and a deleted machine does not come back."""
 
 import pytest
 
+from scaletrain.emulator.gce_instances import Instances
 from scaletrain.emulator.google_calls import administer
 from scaletrain.emulator.google_cloud import GoogleCloud
 
@@ -32,3 +33,18 @@ def test_a_replacement_finds_the_quota_of_the_machine_that_was_taken(delete: boo
     assert not launch(cloud, "too-early")
     cloud.compute.settled("first")
     assert launch(cloud, "replacement")
+
+
+def test_a_machine_that_is_deleted_while_it_boots_stays_deleted() -> None:
+    """Whoever boots it had looked before that, and tells it to boot all the same."""
+    cloud = GoogleCloud("a-project", "us-central1", operations_last_s=0, object_store="127.0.0.1:1")
+    instances = Instances(cloud, gateway="10.0.0.1")
+    assert launch(cloud, "short-lived")
+    [wanted] = instances.wanted()
+    assert wanted.on
+    cloud.compute.power_off("short-lived", delete=True)
+    instances.boot_of("short-lived")
+    [wanted] = instances.wanted()
+    assert not wanted.on and not wanted.keep_disk
+    instances.settled(wanted)
+    assert instances.wanted() == []
