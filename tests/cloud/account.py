@@ -75,7 +75,8 @@ class Account:
             self.cloud.call("ssm", "put_parameter", Name="/scaletrain/hf-token", Value=value, Type="SecureString")
             return "HF_TOKEN=ssm:/scaletrain/hf-token"
         secrets, name = "projects.secrets", "scaletrain-hf-token"
-        parent, body = f"projects/{self.cloud.project}", {"replication": {"automatic": {}}}
+        parent = f"projects/{self.cloud.project}"
+        body: dict[str, Any] = {"replication": {"automatic": {}}}
         self.cloud.call("secretmanager", f"{secrets}.create", parent=parent, secretId=name, body=body)
         version = {"payload": {"data": base64.b64encode(value.encode()).decode()}}
         place = f"{parent}/secrets/{name}"
