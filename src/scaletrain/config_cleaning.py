@@ -225,6 +225,8 @@ def _check_map(value: object) -> object:
     (name,) = value
     if name in PLAIN_STEPS:
         raise ValueError(f"{name} has no settings here; write its name alone")
+    if value[name] is None:
+        raise ValueError(f"{name}: has no settings behind its colon; write its name alone")
     return value
 
 

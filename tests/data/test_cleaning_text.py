@@ -66,6 +66,9 @@ def test_html_becomes_text(raw: str, text: str) -> None:
         ({}, ">:( angry\n>.< sad\n>>> 1 + 1\n>!spoiler!<", ">:( angry\n>.< sad\n>>> 1 + 1\n>!spoiler!<"),
         ({}, "**bold** # no", "**bold** # no"),
         ({}, "`[a](b)`", "`[a](b)`"),
+        ({}, "Check that `x` > `y` holds.\nIf `a` > 5, stop.", "Check that `x` > `y` holds.\nIf `a` > 5, stop."),
+        ({}, "> quoted with `code` inside\n> `all` of it\nMy answer.", "My answer."),
+        ({}, "[the `call`](https://a.b) of `[x](y)`", "the `call` of `[x](y)`"),
         ({"links": "keep", "quotes": "keep"}, "> [a](b)", "> [a](b)"),
         (
             {"emphasis": "strip"},

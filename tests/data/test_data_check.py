@@ -50,6 +50,21 @@ def test_no_dataset_and_a_damaged_index(tmp_path: Path) -> None:
     assert "index.json: is damaged" in problem
 
 
+@pytest.mark.parametrize("name", ["../victim.txt", "VICTIM", "..", ""])
+def test_an_index_that_names_other_places_is_refused(tmp_path: Path, name: str) -> None:
+    """Checking somebody's dataset neither writes nor removes a file outside of it."""
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    url = tmp_path / "data" / "theirs"
+    write_dataset(url, rows=3)
+    index = orjson.loads((url / "index.json").read_bytes())
+    index["files"] = [{"name": name.replace("VICTIM", str(victim)), "size_bytes": 4, "checksum": "0"}]
+    (url / "index.json").write_bytes(orjson.dumps(index))
+    (problem,) = check_dataset(str(url)).problems
+    assert "which is no file's name" in problem
+    assert victim.read_text() == "mine"
+
+
 def other_labels(row: Row) -> Row:
     return replace(row, labels=np.where(row.labels >= 0, row.labels + 1, row.labels))
 

@@ -48,6 +48,14 @@ def test_of_near_duplicates_the_longest_stays(tmp_path: Path) -> None:
     assert found.where(0) == "corpus-0:0: as corpus-1:0"
 
 
+def test_a_duplicate_names_the_one_that_stays_in_the_end(tmp_path: Path) -> None:
+    """Equal to a conversation that is left out itself, as a longer one is nearly the same."""
+    rows = [conversation(LONG), conversation(LONG, row=1), conversation(LONG + " thirteen", row=2)]
+    found = without_duplicates(documents(tmp_path, rows))
+    assert found.reason.tolist() == ["near_duplicate", "duplicate", None]
+    assert [found.where(row) for row in (0, 1)] == ["corpus-0:0: as corpus-0:2", "corpus-0:1: as corpus-0:2"]
+
+
 def test_near_duplicates_and_all_duplicates_can_stay(tmp_path: Path) -> None:
     """`exact` leaves those that only look alike, `keep` leaves all."""
     rows = [conversation(LONG), conversation(LONG, row=1), conversation(LONG + "!", row=2)]

@@ -48,10 +48,13 @@ def test_deleted_bot_and_low_rows_are_out_and_counted(tmp_path: Path) -> None:
         comment("d1", "b", "t3_b", "to a removed one"),
         submission("c", "Alone"),
         comment("e1", "zzz", "t3_zzz", "thread of another month"),
+        comment("f1", "a", "t3_a", "no such score") | {"score": "nan"},
+        comment("f2", "a", "t3_a", "no such time") | {"created_utc": "inf"},
     ]
     items = read(write_jsonl(tmp_path / "a.jsonl", rows), "reddit", min_score=0)
     assert texts(items) == [["Title", "good", "hidden score"]]
     assert rejects(items) == {
+        "bad_row": 2,
         "bot": 2,
         "deleted": 3,
         "low_score": 1,

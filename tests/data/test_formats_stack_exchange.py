@@ -138,10 +138,11 @@ def test_rows_that_cannot_be_read_are_bad(tmp_path: Path) -> None:
         question(3, "<p>x</p>") | {"Score": "many"},
         question(4, "<b>" * 5000 + "deep"),
         answer(5, 4, "<p>fine</p>"),
+        question(6, "<p>x</p>") | {"Score": "9" * 20},
     ]
     path = write_xml(tmp_path / "Posts.xml", rows)
     items = read(path, "stack_exchange", min_score=0)
-    assert rejects(items) == {"bad_row": 5}
+    assert rejects(items) == {"bad_row": 6}
     places = {(item.source, item.detail) for item in items if isinstance(item, Rejected)}
     assert (f"{path}:3", "a row without Body, only Id, PostTypeId, Score") in places
     assert (f"{path}:6", "HTML that is nested too deeply") in places

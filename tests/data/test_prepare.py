@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from dumps import exchange, write_chitchat, write_jsonl
 from pydantic import ValidationError
+from random_dataset import write_dataset
 from reddit_dump import comment, submission
 
 from scaletrain import storage
@@ -15,7 +16,7 @@ from scaletrain.config import Config
 from scaletrain.data.chat_template import encode
 from scaletrain.data.check import check_dataset
 from scaletrain.data.conversation import from_messages
-from scaletrain.data.prepare import prepare
+from scaletrain.data.prepare import _commit, prepare
 from scaletrain.data.shards import load_index
 from scaletrain.errors import ClusterError, ConfigError, DataError, NotFoundError
 from scaletrain.model.build import load_tokenizer
@@ -397,3 +398,14 @@ def test_a_bucket_is_read_and_written_by_tasks(
         assert set(files_of(url)) == FILES
     finally:
         storage.configure(s3_bucket, {})
+
+
+def test_committing_again_never_takes_the_index_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two preparations at once the second finds what the first has committed: only what is no part of it goes."""
+    url = tmp_path / "dataset"
+    index = write_dataset(url, rows=3)
+    (url / "of-an-interrupted-one.parquet").write_bytes(b"x")
+    removed: list[str] = []
+    monkeypatch.setattr(storage, "remove", removed.append)
+    _commit(str(url), index)
+    assert [each.rpartition("/")[2] for each in removed] == ["of-an-interrupted-one.parquet"]

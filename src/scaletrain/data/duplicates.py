@@ -30,9 +30,9 @@ def drop_duplicates(
     is_first[1:] = (key[order][1:] != key[order][:-1]).any(axis=1)
     firsts = kept[order[is_first]]
     survivors = firsts[np.cumsum(is_first) - 1]
-    documents = documents.left_out(kept[order[~is_first]], EXACT, because_of=survivors[~is_first])
+    equal, first_of = kept[order[~is_first]], survivors[~is_first]
     if duplicates == "exact":
-        return documents
+        return documents.left_out(equal, EXACT, because_of=first_of)
     rows = firsts[documents.has_fingerprint[firsts]]
     rank = np.empty(len(rows), np.int64)
     rank[np.lexsort((*_place(documents, rows), -documents.num_tokens[rows]))] = np.arange(len(rows))
@@ -42,6 +42,9 @@ def drop_duplicates(
         )
     ]
     is_left_out = survivors != rows
+    stays = np.arange(len(documents), dtype=np.int64)
+    stays[rows] = survivors
+    documents = documents.left_out(equal, EXACT, because_of=stays[first_of])
     return documents.left_out(rows[is_left_out], NEAR, because_of=survivors[is_left_out])
 
 

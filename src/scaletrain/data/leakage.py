@@ -17,6 +17,7 @@ import xxhash
 from scaletrain import storage
 from scaletrain.data.ngrams import Hashes, count_unspaced, hash_ngrams, hash_units, units
 from scaletrain.errors import ConfigError, DataError
+from scaletrain.storage.errors import without_password
 
 LEAKED = "leaked"
 _WORDS = (8, 13)  # of the shortest item, and of a quotation
@@ -30,7 +31,7 @@ class BenchmarkFile:
     version: a hash of the file's content.
     """
 
-    url: str
+    url: str  # as it may be shown
     items: int
     too_short: int
     version: str
@@ -63,7 +64,7 @@ def load_leakage(urls: Sequence[str]) -> Leakage | None:
     files: list[BenchmarkFile] = []
     found: dict[int, list[tuple[Hashes, int]]] = {}
     for number, url in enumerate(urls):
-        content = _read(url)
+        content, shown = _read(url), without_password(url)
         items = too_short = 0
         for texts in _items(content, url):
             quotations = [each for text in texts for each in _quotations(text)]
@@ -73,17 +74,18 @@ def load_leakage(urls: Sequence[str]) -> Leakage | None:
                 found.setdefault(length, []).append((hashes, number))
         if items == too_short:
             raise ConfigError(
-                f"data.leakage: {url}: of its {items} items none has the {_WORDS[0]} words (in scripts without spaces "
-                f"{_CHARACTERS[0]} characters) that looking for it needs; give the file of questions, as .jsonl or .txt"
+                f"data.leakage: {shown}: of its {items} items none has the {_WORDS[0]} words (in scripts without "
+                f"spaces {_CHARACTERS[0]} characters) that looking for it needs; give the file of questions, as .jsonl "
+                "or .txt"
             )
-        files.append(BenchmarkFile(url, items, too_short, xxhash.xxh3_128_hexdigest(content)))
+        files.append(BenchmarkFile(shown, items, too_short, xxhash.xxh3_128_hexdigest(content)))
     return Leakage(files, {length: _sorted(found[length]) for length in sorted(found)}) if files else None
 
 
 def _read(url: str) -> bytes:
     import pyarrow as pa
 
-    content = storage.read_bytes(storage.absolute(url))
+    content, shown = storage.read_bytes(storage.absolute(url)), without_password(url)
     compression: Any = {".gz": "gzip", ".zst": "zstd"}.get(url[url.rfind(".") :])
     if compression is None:
         return content
@@ -91,7 +93,7 @@ def _read(url: str) -> bytes:
         with pa.input_stream(pa.py_buffer(content), compression=compression) as stream:
             return stream.read()
     except OSError as exc:
-        raise DataError(f"data.leakage: {url}: cannot be unpacked ({exc}); fetch or make the file again") from exc
+        raise DataError(f"data.leakage: {shown}: cannot be unpacked ({exc}); fetch or make the file again") from exc
 
 
 def _items(content: bytes, url: str) -> Iterator[list[str]]:

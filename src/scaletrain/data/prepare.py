@@ -47,6 +47,7 @@ from scaletrain.data.tokenise import tokenise, wait_for_cpus
 from scaletrain.data.user_function import source_hash
 from scaletrain.log import get_logger, progress
 from scaletrain.model import build
+from scaletrain.storage.errors import without_password
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -187,7 +188,16 @@ def _settings(section: DataSection) -> dict[str, object]:
     settings = section.model_dump(mode="json", exclude={"max_bad_rows": True, "corpora": {"__all__": {"source"}}})
     if section.chat_template is not None:
         settings["chat_template"] = xxhash.xxh3_64_hexdigest(storage.read_bytes(section.chat_template))
-    return settings
+    return {name: _without_passwords(value) for name, value in settings.items()}
+
+
+def _without_passwords(value: object) -> object:
+    """A setting as it may be shown: URLs in it without user and password."""
+    if isinstance(value, str):
+        return without_password(value)
+    if isinstance(value, dict):
+        return {name: _without_passwords(each) for name, each in value.items()}
+    return [_without_passwords(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _names(section: DataSection) -> tuple[str, ...]:
@@ -257,7 +267,7 @@ def _commit(dataset_url: str, index: DatasetIndex) -> None:
     """
     names = [shard.name for split in index.splits.values() for shard in split.shards]
     names += [file.name for file in index.files]
-    ours = {storage.join(dataset_url, name) for name in names}
+    ours = {storage.join(dataset_url, name) for name in (*names, shards.INDEX)}
     for found in storage.list_objects(dataset_url):
         if found.url not in ours:
             storage.remove(found.url)

@@ -94,5 +94,9 @@ def _samples(
 def _decoded(documents: Documents, row: int, tokenizer: "PreTrainedTokenizerBase") -> list[Span]:
     ids, supervised = (each[:_TOKENS] for each in documents.tokens(row))
     spans = decode_spans(ids, supervised.astype(np.bool_), np.ones(len(ids), np.int32), tokenizer)
+    is_cut = documents.num_tokens[row] > _TOKENS
+    if is_cut:  # what is cut in two, as an address, would not be known for what it is
+        words = spans[-1].text.split(" ")
+        spans[-1] = Span(spans[-1].document, spans[-1].supervised, " ".join(words[:-3]))
     shown = [Span(span.document, span.supervised, masked(span.text)) for span in spans]
-    return [*shown, Span(1, False, " …")] if documents.num_tokens[row] > _TOKENS else shown
+    return [*shown, Span(1, False, " …")] if is_cut else shown

@@ -286,6 +286,10 @@ def load_index(dataset_url: str) -> DatasetIndex:
     except ValidationError as error:
         first = error.errors()[0]
         raise _damaged(url, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    listed = [file.name for file in index.files]
+    for name in [*listed, *(shard.name for split in index.splits.values() for shard in split.shards)]:
+        if name in ("", ".", "..") or "/" in name or "\\" in name:  # it is joined to paths
+            raise _damaged(url, f"it lists {name!r}, which is no file's name")
     for name, split in index.splits.items():
         if (counted := sum(shard.rows for shard in split.shards)) != split.rows:
             raise _damaged(url, f"its {name} split has {split.rows} rows, but its shards have {counted}")

@@ -89,7 +89,7 @@ def rows_display(rows: Sequence[ShownRow]) -> "RenderableType":
 
 def find_model(dataset_url: str, index: DatasetIndex) -> str:
     """The model beside a dataset (ROOT/models) whose tokenizer it was made with; ModelError where there is none."""
-    root = dataset_url.rstrip("/").rsplit("/", 2)[0]
+    root = storage.absolute(dataset_url).rstrip("/").rsplit("/", 2)[0]
     models = storage.join(root, "models")
     for name in storage.list_folders(models):
         url = storage.join(models, name)

@@ -70,6 +70,8 @@ def wait_for_cpus(*, wait_s: float) -> None:
     candidates = sorted(find_candidates(demand), key=lambda each: each.has_gpus)
     with StopRequest("stopping") as stop:
         wait_for_places(demand, candidates, wait_s=wait_s, should_stop=stop.asked.is_set)
+    if stop.asked.is_set():  # after the last look
+        raise errors.Interrupted("stopped while it waited for machines; nothing is lost, the same command goes on")
 
 
 def tokenise(

@@ -43,7 +43,7 @@ class FsspecStore:
         return [
             Details(each, *self._details_of(entry))
             for each, entry in found.items()
-            if entry["type"] != "directory" and not each.endswith("/")
+            if entry.get("type") != "directory" and not each.endswith("/")
         ]
 
     def folders(self, name: str) -> list[str]:

@@ -18,7 +18,7 @@ def drop_bots(conversation: Conversation, *, authors: tuple[str, ...], phrases: 
     """Drop what a bot takes part in: by the authors' names, where the dump knows them, or by what only bots say."""
     for author in conversation.authors:
         if _is_bot(author, authors):
-            raise Drop("bot", author)
+            raise Drop("bot", "by its name")  # which is not kept: it may be a person's
     if phrases:
         pattern = compile_phrases(phrases)
         if any(pattern.search(text) for text in spoken(conversation)):

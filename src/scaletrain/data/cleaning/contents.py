@@ -8,6 +8,8 @@ from scaletrain.data.conversation import Conversation, Turn
 
 # Markdown's fences and inline code; a fence without an end goes on to the end of the text.
 _CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
+_CODE_STARTS, _CODE_ENDS = "\ue000", "\ue001"  # for private use: no text has them
+_HIDDEN_CODE = re.compile(f"{_CODE_STARTS}(\\d+){_CODE_ENDS}")
 _SPACES = " \t"
 
 
@@ -27,6 +29,19 @@ def change_outside_code(text: str, change: Callable[[str], str]) -> str:
         return change(text)
     # Split by a pattern with one group, prose and code come in turn.
     return "".join(part if index % 2 else change(part) for index, part in enumerate(_CODE.split(text)))
+
+
+def change_around_code(text: str, change: Callable[[str], str]) -> str:
+    """Change the text as if what stands in code marks were one character each: lines stay whole, unlike in parts."""
+    if "`" not in text or _CODE_STARTS in text:
+        return change_outside_code(text, change)
+    codes: list[str] = []
+
+    def hide(code: re.Match[str]) -> str:
+        codes.append(code.group())
+        return f"{_CODE_STARTS}{len(codes) - 1}{_CODE_ENDS}"
+
+    return _HIDDEN_CODE.sub(lambda hidden: codes[int(hidden.group(1))], change(_CODE.sub(hide, text)))
 
 
 def without_code(text: str) -> str:

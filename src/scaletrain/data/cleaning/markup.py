@@ -4,7 +4,7 @@ import html
 import re
 from typing import Literal
 
-from scaletrain.data.cleaning.contents import change_contents, change_outside_code, replace_matches
+from scaletrain.data.cleaning.contents import change_around_code, change_contents, change_outside_code, replace_matches
 from scaletrain.data.conversation import Conversation
 
 _BLOCKS = (
@@ -33,7 +33,7 @@ _LINK = re.compile(
     r"!?\[([^\[\]\n]{0,1000})\]"
     r"\([^\S\n]*<?[^\s()<>]{1,2000}(?:\([^\s()]*\)[^\s()<>]*)*>?(?:[^\S\n]+\"[^\"\n]*\")?[^\S\n]*\)"
 )
-_QUOTE = re.compile(r"^ {0,3}>(?: ?>)?[ \t]*(?:$|(?=[\w\"'“‘「『*\[(])).*(?:\n|\Z)", re.MULTILINE)
+_QUOTE = re.compile(r"^ {0,3}>(?: ?>)?[ \t]*(?:$|(?=[\w\"'“‘「『*\[(\ue000])).*(?:\n|\Z)", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6}[ \t]+", re.MULTILINE)
 _STARS = re.compile(r"(?<![\w*\\])(\*{1,3}|~~)(?=[^\s*])([^*\n]{1,1000}?)(?<=[^\s*])\1(?![\w*])")
 _UNDERSCORES = re.compile(r"(?<![\w\\])(_{1,3})(?=[^\s_])([^\n]{1,200}?)(?<=[^\s_])\1(?!\w)")
@@ -88,7 +88,7 @@ def strip_markup(
             text = _UNDERSCORES.sub(r"\2", _STARS.sub(r"\2", _HEADING.sub("", text)))
         return text
 
-    return change_contents(conversation, lambda text: change_outside_code(text, strip))
+    return change_contents(conversation, lambda text: change_around_code(text, strip))
 
 
 def replace_urls(conversation: Conversation, *, placeholder: str) -> Conversation:

@@ -24,7 +24,7 @@ def find_names(text: str, *, model: str, language: str) -> list[tuple[int, int]]
     return [
         (each.start_char, each.end_char)
         for each in people
-        if not set("<>") & set(text[each.start_char - 1 : each.end_char + 1])
+        if not set("<>") & set(text[max(0, each.start_char - 1) : each.end_char + 1])
     ]
 
 

@@ -28,7 +28,8 @@ _EMAIL = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _API_KEY = re.compile(
-    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?s:.{0,8000}?)(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)"
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
+    r"(?s:.{0,8000}?)(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|(?=-----BEGIN )|\Z)"
     r"|(?<=://)[^\s:/@]{1,100}:[^\s/@]{1,100}(?=@)"
     r"|(?<![A-Za-z0-9_-])(?:"
     r"(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}|gh[oprsu]_[0-9A-Za-z]{36,255}|github_pat_[0-9A-Za-z_]{60,255}"

@@ -22,6 +22,7 @@ import xxhash
 
 from scaletrain import storage
 from scaletrain.errors import DataError, ScaletrainError
+from scaletrain.storage.errors import without_password
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -55,12 +56,14 @@ def find_files(source: str, *, suffixes: Sequence[str]) -> list[SourceFile]:
         files = _package_files(source)
     else:
         url = storage.absolute(source)
-        files = [SourceFile(each.url, each.url, each.size_bytes, each.version) for each in storage.glob(url)]
-        if not _is_glob(url) and [each.url for each in files] != [url]:  # a folder: only what looks like the format
+        found = storage.glob(url)
+        files = [SourceFile(each.url, without_password(each.url), each.size_bytes, each.version) for each in found]
+        if not _is_glob(url) and [each.url for each in found] != [url]:  # a folder: only what looks like the format
             files = [each for each in files if bare_name(each.name).endswith(tuple(suffixes))]
     if not files:
         expected = "" if _is_glob(source) else f" (of a folder, files ending in {', '.join(suffixes)} are read)"
-        raise DataError(f"data.corpora: nothing found at {source}; check the path, or the glob's wildcards{expected}")
+        place = without_password(source)
+        raise DataError(f"data.corpora: nothing found at {place}; check the path, or the glob's wildcards{expected}")
     return files
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from bs4 import Tag
     from markdownify import MarkdownConverter
 
-_MAX_CHARS = 1_000_000
+_MAX_CHARS = 65_536  # parsing what is never closed takes quadratic time; a post has 30,000 characters at most
 
 
 def to_markdown(html: str) -> str:

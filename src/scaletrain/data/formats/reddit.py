@@ -5,6 +5,7 @@ out and counted are `deleted` and `bot` rows, `stickied` comments (notes of mode
 (`low_score`), and what answers any of them (`parent_missing`).
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -88,6 +89,9 @@ def _selftext(row: dict[str, Any]) -> str:
 def _number(value: object, *, name: str) -> float:
     """A score or a time; some years' dumps have times as text, and no score where it was hidden."""
     try:
-        return float(value or 0)  # type: ignore[arg-type]
+        number = float(value or 0)  # type: ignore[arg-type]
     except (TypeError, ValueError) as exc:
         raise DataError(f"{name} is not a number") from exc
+    if not math.isfinite(number):
+        raise DataError(f"{name} is not a number")
+    return number

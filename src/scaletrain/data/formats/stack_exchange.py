@@ -139,8 +139,9 @@ def _conversation(question: _Post, answer: _Post, comments: Sequence[_Comment]) 
         role: Role = "user" if author == question.author else "assistant"
         turns.append(Turn(role, "\n".join(comment.text for comment in run)))
     licences = {question.licence, answer.licence, *(comment.licence for comment in comments)}
+    licence = "" if "" in licences else " AND ".join(sorted(licences))  # of a part nobody knows, of the whole neither
     authors = dict.fromkeys(author for author in (question.author, answer.author) if author)
-    return Conversation(tuple(turns), id=question.id, authors=tuple(authors), licence=" AND ".join(sorted(licences)))
+    return Conversation(tuple(turns), id=question.id, authors=tuple(authors), licence=licence)
 
 
 def _post(row: dict[str, str], source: str) -> _Post:
@@ -174,9 +175,12 @@ def _check(row: dict[str, str], *needed: str) -> None:
 
 def _score(row: dict[str, str]) -> int:
     try:
-        return int(row.get("Score") or 0)
+        score = int(row.get("Score") or 0)
     except ValueError as exc:
         raise DataError(f"Score is {row['Score'][:20]}, not a number") from exc
+    if abs(score) >= 2**53:
+        raise DataError(f"Score is {row['Score'][:20]}, which no post has")
+    return score
 
 
 def _licence(row: dict[str, str]) -> str:

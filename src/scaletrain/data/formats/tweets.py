@@ -52,7 +52,10 @@ def _chains(files: Sequence[SourceFile], read_posts: ReadPosts) -> Iterator[Item
         for file in files:
             for post in read_posts(file):
                 if isinstance(post, Rejected):
-                    yield post
+                    if post.reason == BAD_ROW:
+                        yield post
+                    else:  # counted at the end, after what `limit` takes
+                        tally.add(post.reason, post.source)
                     continue
                 root = first[np.searchsorted(ids, int(post.id))]
                 if root < 0:
