@@ -78,14 +78,23 @@ def prepare(config: Config, *, use_ray: bool = True) -> Prepared:
     leakage = load_leakage(section.leakage)
     model_url = build.materialise(config.model, root=root, seed=config.seed, corpus_texts=lambda: corpus_texts(section))
     build.check_seq_len(model_url, section.seq_len)
-    dataset_id = _dataset_id(section, files, build.load_index(model_url).tokenizer_hash, leakage)
+    tokenizer_hash = build.load_index(model_url).tokenizer_hash
+    dataset_id = _dataset_id(section, files, tokenizer_hash, leakage)
     dataset_url = layout.dataset_url(root, dataset_id)
     if storage.exists(storage.join(dataset_url, shards.INDEX)):
         log.info("%s is prepared already", dataset_url)
         return Prepared(dataset_url, model_url)
 
     log.info("preparing %s", dataset_url)
-    statistics = _make(config, files, leakage, model_url=model_url, dataset_id=dataset_id, use_ray=use_ray)
+    statistics = _make(
+        config,
+        files,
+        leakage,
+        model_url=model_url,
+        tokenizer_hash=tokenizer_hash,
+        dataset_id=dataset_id,
+        use_ray=use_ray,
+    )
     for line in statistics.summary():
         log.info("%s", line)
     return Prepared(dataset_url, model_url)
@@ -111,6 +120,7 @@ def _make(
     leakage: Leakage | None,
     *,
     model_url: str,
+    tokenizer_hash: str,
     dataset_id: str,
     use_ray: bool,
 ) -> Statistics:
@@ -151,7 +161,7 @@ def _make(
         row_group_rows=shards.row_group_rows(section.seq_len),
         pad_token_id=tokenizer.pad_token_id,
         corpora=_names(section),
-        tokenizer=build.load_index(model_url).tokenizer_hash,
+        tokenizer=tokenizer_hash,
         splits=splits,
         files=description,
     )
