@@ -66,7 +66,7 @@ def main() -> int:
     plan, left, number = plan_next(arguments.state, wanted)
     if not arguments.report:
         with tempfile.TemporaryDirectory(prefix="soak-data-") as folder:
-            sit(arguments.state, plan, left, part=number, data=prepare(Path(folder)))
+            sit(arguments.state, plan, left, part=number, data=prepare(Path(folder)), logs=arguments.logs)
     parts = read_parts(arguments.state)
     verdict, is_kept = judge(parts)
     measure.publish(f"# Soak\n\n{machine}\n\n{report(parts)}\n\n{NOTES}\n\n{verdict}", arguments.write)
@@ -154,6 +154,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--mean-s", type=float, default=60, help="between two faults (default: %(default)s)")
     parser.add_argument("--classes", nargs="+", default=list(KINDS), choices=list(KINDS), metavar="CLASS")
     parser.add_argument("--state", type=Path, default=Path(".soak"), help="what is kept (default: %(default)s)")
+    parser.add_argument("--logs", type=Path, help="keep all logs of both arms in this folder")
     parser.add_argument("--report", action="store_true", help="only print the table of what is kept")
     parser.add_argument("--write", type=Path, help="keep the report in this file too")
     return parser.parse_args()

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -116,16 +116,22 @@ def plan_next(state: Path, plan: Plan) -> tuple[Plan, list[Fault], int]:
     return plan, plan.faults(), 1
 
 
-def sit(state: Path, plan: Plan, left: Sequence[Fault], *, part: int, data: Prepared) -> Part:
-    """Run a part to its end, or until Ctrl-C, which waits for the faults under way; a second one does not."""
+def sit(state: Path, plan: Plan, left: Sequence[Fault], *, part: int, data: Prepared, logs: Path | None) -> Part:
+    """Run a part to its end, or until Ctrl-C, which waits for the faults under way; a second one does not.
+
+    What the arms leave on their machines' disks, all logs among it, stays in the folder `logs`, where one is given.
+    """
     cores = dict(zip(ARMS, (0, 1) if plan.number % 2 else (1, 0), strict=True))
     kept = Part(
         state / f"sitting-{plan.number:03d}-part-{part:02d}.json",
         {"plan": asdict(plan), "cores": cores, "began": 0.0, "ended": 0.0, "verified": {}}
         | {"hits": {arm: [] for arm in ARMS}, "seen": {arm: Observed().record() for arm in ARMS}},
     )
+    if logs is not None:
+        logs = logs / kept.path.stem
+        logs.mkdir(parents=True)
     with (
-        tempfile.TemporaryDirectory(prefix="soak-") as folder,
+        nullcontext(str(logs)) if logs is not None else tempfile.TemporaryDirectory(prefix="soak-") as folder,
         _Room("scaletrain", cores["scaletrain"], folder, data) as ours,
         _Room("stock", cores["stock"], folder, data) as peer,
     ):

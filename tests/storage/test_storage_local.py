@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,29 @@ def test_relative_patterns_stay_relative(tmp_path: Path, monkeypatch: pytest.Mon
     assert [each.url for each in storage.glob("raw/*.json")] == ["raw/a.json"]
     assert [each.url for each in storage.glob("*/a.json")] == ["raw/a.json"]
     assert [each.url for each in storage.glob(f"file://{tmp_path}/raw/*")] == [f"file://{tmp_path}/raw/a.json"]
+
+
+def test_a_folder_is_removed_while_somebody_still_writes_there(tmp_path: Path) -> None:
+    """As in a bucket, files that appear while a folder is removed are no error: they go too."""
+    folder = tmp_path / "step"
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(20_000):
+            if done.is_set():
+                return
+            with suppress(FileNotFoundError, FileExistsError):  # the folder went a moment ago
+                folder.mkdir(exist_ok=True)
+                (folder / str(number)).touch()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for _ in range(300):
+        storage.remove(str(folder))
+    done.set()
+    writer.join()
+    storage.remove(str(folder))
+    assert not folder.exists()
 
 
 def test_half_written_files_are_removed_when_asked(tmp_path: Path) -> None:

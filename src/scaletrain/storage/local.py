@@ -1,10 +1,13 @@
 """A local folder that behaves like a bucket: durable atomic writes, creation that one caller wins, no empty folders."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+
+_CHANGED_MEANWHILE = (errno.ENOENT, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR)
 
 
 @contextmanager
@@ -31,13 +34,19 @@ def create(path: Path, data: bytes) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with everything below it; a missing one is fine."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    while path.exists():
-        with suppress(FileNotFoundError):  # somebody else removes it too
-            shutil.rmtree(path)
+    """Remove a file, a link, or a folder with everything below it; a missing one is fine.
+
+    What others remove or write there meanwhile is no error, as it is none in a bucket; what they write goes too.
+    """
+    while path.is_symlink() or path.exists():
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError as error:
+            if error.errno not in _CHANGED_MEANWHILE:
+                raise
 
 
 def remove_half_written(folder: Path) -> None:
