@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from scaletrain import checkpoint, storage
 from scaletrain.cli import app
+from scaletrain.config import Config
 from scaletrain.config_file import dump_config
 from scaletrain.data.prepare import Prepared, prepare
 from scaletrain.layout import RunLayout
@@ -75,6 +76,17 @@ def test_two_datasets_are_compared(prepared: Prepared, folder: Path) -> None:
     assert "min_chars" in shown and "went with B" in shown
     found = orjson.loads(call("data", "diff", prepared.dataset_url, other, "--json"))
     assert found["went"]["reasons"] == {"too_short": found["went"]["conversations"]}
+
+
+def test_what_a_dump_holds_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    """Escape sequences in the keys of its rows are shown as pictures in the error that quotes them."""
+    corpus = tmp_path / "a.jsonl"
+    corpus.write_text('{"\\u001b]0;taken over\\u0007": 1, "\\u009b31m": 2}\n')
+    settings = varied_config(tmp_path).model_dump()
+    settings["data"] |= {"corpora": [{"format": "messages", "source": str(corpus)}]}
+    (tmp_path / "run.yaml").write_text(dump_config(Config.model_validate(settings)))
+    told = call("prepare", str(tmp_path / "run.yaml"), "--local", "data.max_bad_rows=0", exit_code=2)
+    assert "only ␛]0;taken over␇, \ufffd31m" in told
 
 
 def test_a_conversation_is_explained(prepared: Prepared, folder: Path) -> None:

@@ -16,6 +16,7 @@ LAYERS = {
     "scaletrain": 0,
     "scaletrain.errors": 0,
     "scaletrain.log": 0,
+    "scaletrain.scratch": 0,
     "scaletrain.config": 1,
     "scaletrain.config_cleaning": 1,
     "scaletrain.config_file": 1,

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from scaletrain.errors import ConfigError, ScaletrainError
+from scaletrain.log import setup_logging, visible
 
 P = ParamSpec("P")
 
@@ -31,8 +32,6 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        from scaletrain.log import setup_logging
-
         setup_logging()
         if not Path("/dev/nvidiactl").exists():
             os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed says on stdout that it found no GPU
@@ -50,14 +49,15 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _print_error(error: ScaletrainError) -> None:
+    """Print what went wrong; a message may quote what strangers wrote."""
     if isinstance(error, ConfigError) and len(error.problems) > 1:
         print(f"{len(error.problems)} problems:", file=sys.stderr)
         for problem in error.problems:
-            print(f"  - {problem}", file=sys.stderr)
+            print(f"  - {visible(problem)}", file=sys.stderr)
     elif error.exit_code == 130:
-        print(error, file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
     else:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
 
 
 def find_run_of(name: str, root: str) -> Any:
@@ -85,7 +85,7 @@ def print_result(record: Any, *, as_json: bool, display: Callable[[], Any]) -> N
         return
     shown = display()
     if isinstance(shown, str):  # to be copied from the terminal, so it is not wrapped
-        print(shown)
+        print(visible(shown))
         return
     from rich.console import Console
 

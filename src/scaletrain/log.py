@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+# What strangers wrote must not steer a terminal: control characters are shown as their pictures.
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | dict.fromkeys(
+    range(127, 160), 0xFFFD
+)
+
+
 def get_logger(name: str) -> logging.Logger:
     """Return the logger of a module; `name` is the module's `__name__`."""
     return logging.getLogger(name)
@@ -23,9 +29,14 @@ def setup_logging(*, verbose: bool = False) -> None:
     if logger.handlers:
         return
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(_Visible("%(asctime)s %(levelname).1s %(name)s: %(message)s", datefmt="%H:%M:%S"))
     logger.addHandler(handler)
     logger.propagate = False
+
+
+def visible(text: str) -> str:
+    """Return a text with its control characters shown as their pictures; tabs and line ends stay."""
+    return text.translate(_PICTURES)
 
 
 def console() -> "Console":
@@ -57,3 +68,10 @@ def progress(*, unit: str) -> Iterator["Progress"]:
     )
     with Progress(*columns, console=console(), disable=not sys.stderr.isatty()) as display:
         yield display
+
+
+class _Visible(logging.Formatter):
+    """Log lines name what dumps hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))

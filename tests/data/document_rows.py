@@ -26,6 +26,7 @@ def conversation(
     return {
         **_place(corpus, row),
         "authors": list(authors),
+        "changes": [],
         "language": language,
         "key": xxhash.xxh3_128_digest(orjson.dumps(text)),
         "input_ids": [1] * (num_tokens or len(words)),

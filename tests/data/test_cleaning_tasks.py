@@ -15,24 +15,31 @@ from scaletrain.data.tokenise import tokenise
 
 @pytest.mark.parametrize("use_ray", [False, True], ids=["here", "ray"])
 def test_steps_run_where_tokens_are_made(
-    use_ray: bool, tmp_path: Path, s3_bucket: str, s3_server: str, local_ray: None
+    use_ray: bool,
+    tmp_path: Path,
+    s3_bucket: str,
+    s3_server: str,
+    local_ray: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every row is accounted for: its language, the steps that changed it, or why and by which step it was dropped."""
     rows = [
         exchange("How  was your day?", "Quite good, mail me at a.b@example.com about it."),
         exchange("Wie war dein Tag heute?", "Ganz gut, danke, ich war am Fluss spazieren."),
-        exchange("What the heck is that?", "I have no idea, honestly."),
+        exchange("What the heck is that, darn?", "I have no idea, honestly."),
         exchange("https://only.example.com/a-link", "What is it about, please tell me?"),
     ]
     options: dict[str, Any] = {"endpoint_url": s3_server}
     storage.configure(s3_bucket, options)
     storage.write_text(f"{s3_bucket}/words.txt", "# mild\nheck\n")
+    monkeypatch.chdir(tmp_path)  # where Ray's workers are not
+    Path("more.txt").write_text("darn\n")
     section = DataSection(
         corpora=(Corpus(format="messages", source=str(write_jsonl(tmp_path / "a.jsonl", rows))),),  # type: ignore[call-arg]
         cleaning=(
             *("tidy_spaces", "replace_urls", "mask_personal_data"),
             {"identify_language": {"keep": ["en"], "min_confidence": 0.2}},
-            {"check_profanity": {"lists": [f"{s3_bucket}/words.txt"]}},
+            {"check_profanity": {"lists": [f"{s3_bucket}/words.txt", "more.txt"]}},
         ),
     )  # type: ignore[call-arg]
     tables = tokenise(
@@ -50,6 +57,6 @@ def test_steps_run_where_tokens_are_made(
     assert found == [
         (0, "en", ["tidy_spaces", "mask_personal_data"], None, None, None),
         (1, "de", [], "other_language", "de", "identify_language"),
-        (2, "en", [], "profanity", "1 listed word", "check_profanity"),
+        (2, "en", [], "profanity", "2 listed words", "check_profanity"),
         (3, "en", ["replace_urls"], "empty_turn", "", "check_validity"),
     ]

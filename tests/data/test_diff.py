@@ -52,6 +52,13 @@ def test_a_stricter_step_shows_what_it_took_and_why(dataset: str, folder: Path) 
     assert back.came.reasons == found.went.reasons
 
 
+def test_another_recipe_shows(dataset: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same settings, and yet another dataset: scaletrain itself makes other rows of them."""
+    monkeypatch.setattr("scaletrain.data.prepare._RECIPE_VERSION", 99)
+    found = diff_datasets(dataset, prepare_varied(folder).dataset_url)
+    assert [(change.name, change.after) for change in found.settings] == [("recipe_version", 99)]
+
+
 def test_a_new_corpus_and_a_changed_text(dataset: str, folder: Path) -> None:
     """What is new was not read before; a conversation whose text changed came and went under its source."""
     more = write_jsonl(folder / "more.jsonl", [exchange(f"New {number}, really?", "Yes, new.") for number in range(7)])

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -121,8 +122,13 @@ def _killed_then_made(config: Config, stage: str, expected: Files, folder: Path)
     assert left.items() <= expected.items()
     assert len(left) == len(model) + STAGES[stage][2]
     assert not any(name.endswith("/index.json") for name in left.keys() - model.keys())
-    prepare(config, use_ray=False)
+    temporary = [*folder.glob("scaletrain-scratch-*")]
+    assert temporary
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(folder))
+        prepare(config, use_ray=False)
     assert files_below(root) == expected
+    assert not any(each.exists() for each in temporary)
 
 
 def _prepare_until(config: Config, stage: str, folder: Path) -> None:

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from scaletrain import storage
-from scaletrain.data.provenance import explain, read_provenance
+from scaletrain.data.packing import DropReason, Piece
+from scaletrain.data.provenance import _in_no_row, explain, read_provenance
+from scaletrain.data.row_plan import SplitPlan
 from scaletrain.data.shards import load_index
 from scaletrain.errors import ConfigError, DataError
 from varied import prepare_varied
@@ -54,6 +56,18 @@ def test_samples_hold_the_tokens_of_their_conversations(dataset: str) -> None:
     assert sum(row["tokens"] - row["dropped_tokens"] for row in rows) == index.splits["train"].tokens
     long = next(row for row in table_of(dataset).to_pylist() if row["id"] == "long")
     assert long["dropped_tokens"] > 0
+
+
+def test_copies_of_a_repeated_conversation_are_not_left_out_twice() -> None:
+    """Left out is what is in no row: of two copies, one cut otherwise, the tokens that neither has in one."""
+    rows = [(Piece(0, 0, 10),), (Piece(1, 4, 10), Piece(2, 0, 5))]
+    dropped: list[tuple[Piece, DropReason]] = [
+        (Piece(0, 10, 30), "turn_longer_than_seq_len"),
+        (Piece(1, 0, 4), "piece_without_supervised_tokens"),
+        (Piece(1, 10, 30), "turn_longer_than_seq_len"),
+    ]
+    plan = SplitPlan(np.array([3, 3, 1]), rows, dropped)
+    assert _in_no_row(plan, np.array([0, 5, 0, 30])) == {3: 20}
 
 
 def test_a_row_knows_its_origin_and_what_changed_it(dataset: str) -> None:

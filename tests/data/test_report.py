@@ -87,7 +87,7 @@ def test_it_tells_the_numbers_of_the_statistics(dataset: str) -> None:
 def test_a_corpus_without_a_licence_is_flagged(dataset: str) -> None:
     """In the report and in the statistics; it is no error."""
     page = report_of(dataset)
-    assert "plain: no licence is known for 18" in Page(page).text
+    assert "No licence is known for conversations of plain (18)." in Page(page).text
     assert page.count('class="flag"') == 1
     statistics = orjson.loads(storage.read_bytes(storage.join(dataset, "stats.json")))
     assert [corpus["licences"] for corpus in statistics["corpora"]] == [{"CC-BY-4.0": 37}, {"unknown": 18}]

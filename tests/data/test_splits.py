@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from document_rows import conversation, documents
 
 from scaletrain.data.splits import assign_splits
@@ -45,6 +46,24 @@ def test_who_speaks_everywhere_is_nobody_to_hold_out(tmp_path: Path) -> None:
     """A company's account in every conversation neither holds all of them out nor keeps them in."""
     rows = [conversation(f"text {n}", row=n, authors=["company", f"customer-{n}"]) for n in range(1000)]
     assert 70 < len(held_out(tmp_path, rows, 0.1)) < 130
+
+
+def test_who_speaks_everywhere_in_one_corpus_does_not_hold_that_out(tmp_path: Path) -> None:
+    """Beside a large corpus a bot of a small one is rare; held out, it would take its whole corpus along."""
+    names = (f"bot-{number}" for number in range(999))
+    bot = next(name for name in names if xxhash.xxh3_64_intdigest(name.encode()) < 0.01 * 2**64)
+    large = [conversation(f"text {n}", row=n, authors=[f"author-{n}"]) for n in range(1000)]
+    small = [conversation(f"more {n}", row=n, corpus=1, authors=[bot, f"customer-{n}"]) for n in range(20)]
+    of_small = {n for n in held_out(tmp_path, [*large, *small], 0.05) if n >= 1000}
+    assert 1 <= len(of_small) <= 5
+
+
+def test_in_a_tiny_corpus_people_are_held_out_too(tmp_path: Path) -> None:
+    """Though each of eight people has more than a tenth of it: one conversation takes no others along."""
+    rows = [conversation(f"text {n}", row=n, authors=[f"author-{n}"]) for n in range(8)]
+    others = [conversation(f"more {n}", row=n, corpus=1, authors=[f"author-{n % 100}"]) for n in range(1000)]
+    chosen = held_out(tmp_path, [*rows, *others], 0.5)
+    assert {n for n in range(8) if n in chosen} == {n for n in range(8) if n + 8 in chosen}
 
 
 def test_a_conversation_stays_in_its_split_when_others_come(tmp_path: Path) -> None:

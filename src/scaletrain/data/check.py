@@ -6,7 +6,6 @@ Files pass through this machine's disk one at a time, and memory holds a row gro
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from scaletrain.data.shards import IGNORED_LABEL, DatasetIndex
 from scaletrain.data.statistics import STATISTICS
 from scaletrain.errors import DataError, NotFoundError
 from scaletrain.log import progress
+from scaletrain.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,16 +62,16 @@ def check_dataset(dataset_url: str) -> Checked:
     found = {split: _Found() for split in index.splits}
     listed: list[tuple[str, Listed]] = [(split, shard) for split, info in index.splits.items() for shard in info.shards]
     listed += [("", file) for file in index.files]
-    with TemporaryDirectory(prefix="scaletrain-check-") as folder, progress(unit="files") as display:
+    with scratch_folder("check") as folder, progress(unit="files") as display:
         for split, file in display.track(listed, total=len(listed), description="reading files"):
-            path = Path(folder) / file.name
+            path = folder / file.name
             if _fetch(checked, file, path) and split:
                 _check_shard(checked, index, split, path, found[split])
                 path.unlink()
         checked.rows = {split: each.rows for split, each in found.items()}
         if not checked.problems:
             _check_sums(checked, index, found)
-            _check_provenance(checked, Path(folder), found)
+            _check_provenance(checked, folder, found)
     return checked
 
 

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from scaletrain.log import visible
+
 if TYPE_CHECKING:
     from rich.text import Text
     from transformers import PreTrainedTokenizerBase
-
-# What strangers wrote must not steer a terminal: control characters are shown as their pictures.
-_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | dict.fromkeys(
-    range(127, 160), 0xFFFD
-)
 
 
 @dataclass(frozen=True)
@@ -51,11 +48,6 @@ def spans_text(spans: Sequence[Span]) -> "Text":
             text.append("\n── next document ──\n", style="yellow")
         text.append(visible(span.text), style="green" if span.supervised else "dim")
     return text
-
-
-def visible(text: str) -> str:
-    """Return a text with its control characters shown as their pictures; tabs and line ends stay."""
-    return text.translate(_PICTURES)
 
 
 def _stretches(documents: npt.NDArray[np.integer], supervised: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:

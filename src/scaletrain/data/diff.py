@@ -15,10 +15,10 @@ import orjson
 import xxhash
 
 from scaletrain import storage
-from scaletrain.data.decoded import visible
 from scaletrain.data.provenance import read_provenance
 from scaletrain.data.shards import DatasetIndex, load_index
 from scaletrain.data.statistics import KEPT, STATISTICS
+from scaletrain.log import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

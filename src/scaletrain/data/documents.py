@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scaletrain.data.encoding import DOCUMENTS
-from scaletrain.data.formats import BAD_ROW
 from scaletrain.errors import StorageError
 
 Ints = npt.NDArray[np.int64]
@@ -142,14 +141,18 @@ class Documents:
         return np.flatnonzero(inside & self.has_document)
 
     def within_limits(self, limits: Sequence[int | None]) -> npt.NDArray[np.bool_]:
-        """Mark the rows up to each corpus's first `limit` conversations, in the order of its files."""
+        """Mark the rows up to each corpus's last conversation of `limit`, in the order of its files.
+
+        What cleaning drops is a conversation; rows that gave none, unreadable or of no use, do not count.
+        """
         inside = np.ones(len(self), dtype=np.bool_)
+        gave_one: npt.NDArray[np.bool_] = self.known["changes"].is_valid().to_numpy()
         for corpus, limit in enumerate(limits):
             if limit is not None:
                 rows = np.flatnonzero(self.corpus == corpus)
                 rows = rows[np.lexsort((self.row[rows], self.file[rows]))]
-                is_conversation = self.reason[rows] != BAD_ROW
-                inside[rows] = np.cumsum(is_conversation) - is_conversation < limit
+                before: Ints = np.cumsum(gave_one[rows]) - gave_one[rows]
+                inside[rows] = before < limit
         return inside
 
     def _find(self, document: int) -> tuple[_Chunk, int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ _RECORD: dict[str, pa.DataType] = {
     "detail": pa.string(),
     "count": pa.int64(),
 }
-# What is known of a conversation, by the names of its fields.
+# What is known of a conversation, by the names of its fields; `changes` is null where a format gave no conversation.
 KNOWN: dict[str, pa.DataType] = {
     "id": pa.string(),
     "authors": pa.list_(pa.string()),
@@ -111,11 +111,11 @@ def encode_table(conversations: pa.Table, encoder: Encoder) -> pa.Table:
         pa.array([row.get(name) for row in rows], kind) for name, kind in (_RECORD | KNOWN | _DROPPED).items()
     ]
     arrays.append(pa.array(keys, DOCUMENTS.field("key").type))
-    arrays.append(_list_array([each.input_ids for each in documents]))
-    arrays.append(_list_array([each.supervised.view(np.uint8) for each in documents]))
-    arrays.append(_list_array([each.turn_starts for each in documents]))
-    arrays.append(_list_array([each.bands for each in fingerprints]))
-    arrays.append(_list_array([each.sketch for each in fingerprints]))
+    arrays.append(_list_array("input_ids", [each.input_ids for each in documents]))
+    arrays.append(_list_array("supervised", [each.supervised.view(np.uint8) for each in documents]))
+    arrays.append(_list_array("turn_starts", [each.turn_starts for each in documents]))
+    arrays.append(_list_array("bands", [each.bands for each in fingerprints]))
+    arrays.append(_list_array("sketch", [each.sketch for each in fingerprints]))
     return pa.Table.from_arrays(arrays, schema=DOCUMENTS)
 
 
@@ -126,7 +126,8 @@ def _conversation(row: dict[str, Any]) -> Conversation:
     return Conversation(turns, source=row["source"], **known)
 
 
-def _list_array(values: Sequence[npt.NDArray[Any]]) -> "pa.Array[Any]":
+def _list_array(name: str, values: Sequence[npt.NDArray[Any]]) -> "pa.Array[Any]":
+    kind = cast("pa.LargeListType[Any]", DOCUMENTS.field(name).type)
     offsets = np.concatenate([[0], np.cumsum([len(each) for each in values])])
-    flat: pa.Array[Any] = pa.array(np.concatenate(values))
+    flat: pa.Array[Any] = pa.array(np.concatenate(values) if len(values) else [], kind.value_type)
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat)

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,12 +46,13 @@ from scaletrain.data.tokenise import tokenise, wait_for_cpus
 from scaletrain.data.user_function import source_hash
 from scaletrain.log import get_logger, progress
 from scaletrain.model import build
+from scaletrain.scratch import scratch_folder
 from scaletrain.storage.errors import without_password
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_RECIPE_VERSION = 2  # raise it with any change that makes other rows of the same input
+_RECIPE_VERSION = 3  # raise it with any change that makes other rows of the same input
 
 log = get_logger(__name__)
 
@@ -127,8 +127,8 @@ def _make(
     """Make the dataset, whatever may be there of it."""
     section, dataset_url = config.data, layout.dataset_url(config.storage.root, dataset_id)
     tokenizer = build.load_tokenizer(model_url, chat_template=section.chat_template)
-    with TemporaryDirectory(prefix="scaletrain-prepare-") as folder:
-        path = Path(folder) / "documents.arrow"
+    with scratch_folder("prepare") as folder:
+        path = folder / "documents.arrow"
         documents = _tokenise(config, files, leakage, tokenizer, path=path, use_ray=use_ray)
         inside = documents.within_limits([corpus.limit for corpus in section.corpora])
         documents, members = _select(documents, documents.kept(inside), section)
@@ -194,11 +194,11 @@ def _dataset_id(
 
 
 def _settings(section: DataSection) -> dict[str, object]:
-    """The settings that determine what comes out, for stats.json; where something lies is not one of them."""
+    """What determines what comes out, for stats.json: recipe and settings; where something lies is not one of them."""
     settings = section.model_dump(mode="json", exclude={"max_bad_rows": True, "corpora": {"__all__": {"source"}}})
     if section.chat_template is not None:
         settings["chat_template"] = xxhash.xxh3_64_hexdigest(storage.read_bytes(section.chat_template))
-    return {name: _without_passwords(value) for name, value in settings.items()}
+    return {"recipe_version": _RECIPE_VERSION} | {name: _without_passwords(value) for name, value in settings.items()}
 
 
 def _without_passwords(value: object) -> object:

@@ -8,7 +8,7 @@
     reason, detail, step     why it was left out, what is particular to it, and the cleaning step; null where kept
     split, sample_ids        where it is, and the rows of that split that hold it
     turns, tokens            of the conversation as it was tokenised; 0 where it was left out before
-    dropped_tokens           of these, the tokens that packing left out
+    dropped_tokens           of these, the tokens that are in no sample: packing left them out
 
 Rows come in the order of corpora, files and rows, so equal input gives equal bytes. What people said is not in here,
 nor are the names of those who said it.
@@ -16,8 +16,6 @@ nor are the names of those who said it.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,9 +24,10 @@ import numpy.typing as npt
 from scaletrain import storage
 from scaletrain.data import shards
 from scaletrain.data.dataset_files import FileInfo, damage, upload_file
-from scaletrain.data.decoded import visible
 from scaletrain.data.shards import DatasetIndex
 from scaletrain.errors import ConfigError, DataError
+from scaletrain.log import visible
+from scaletrain.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,9 +62,9 @@ def write_provenance(
     rows = in_order_of_reading(documents, np.flatnonzero(inside))
     places = _places(documents, plans)
     files = []
-    with TemporaryDirectory(prefix="scaletrain-provenance-") as folder:
+    with scratch_folder("provenance") as folder:
         for number, first in enumerate(range(0, max(len(rows), 1), _ROWS_PER_FILE)):
-            path = Path(folder) / f"{PREFIX}{number:05d}.parquet"
+            path = folder / f"{PREFIX}{number:05d}.parquet"
             with pq.ParquetWriter(path, _schema(), compression="zstd") as writer:
                 for start in range(first, min(first + _ROWS_PER_FILE, len(rows)), _ROWS_PER_GROUP):
                     writer.write_table(_table(documents, rows[start : start + _ROWS_PER_GROUP], places, corpora))
@@ -108,11 +107,24 @@ def _places(documents: "Documents", plans: "Mapping[str, SplitPlan]") -> _Places
         pieces = np.array([piece.document for row in plan.rows for piece in row], dtype=np.int64)
         owners.append(plan.documents[pieces])
         sample_ids.append(np.repeat(np.arange(len(plan.rows)), [len(row) for row in plan.rows]))
-        for piece, _ in plan.dropped:
-            dropped_tokens[plan.documents[piece.document]] += piece.stop - piece.start
+        for document, count in _in_no_row(plan, documents.num_tokens).items():
+            dropped_tokens[document] = count
     owner, sample = np.concatenate(owners), np.concatenate(sample_ids)
     order = np.lexsort((sample, owner))
     return _Places(list(plans), split, dropped_tokens, owner[order], sample[order])
+
+
+def _in_no_row(plan: "SplitPlan", num_tokens: "Ints") -> dict[int, int]:
+    """Count each document's tokens that no row has; of one that is there several times, any copy's row will do."""
+    is_left_out: dict[int, npt.NDArray[np.bool_]] = {}
+    for piece, _ in plan.dropped:
+        document = int(plan.documents[piece.document])
+        spans = is_left_out.setdefault(document, np.zeros(num_tokens[document], np.bool_))
+        spans[piece.start : piece.stop] = True
+    for piece in (piece for row in plan.rows for piece in row) if is_left_out else ():
+        if (document := int(plan.documents[piece.document])) in is_left_out:
+            is_left_out[document][piece.start : piece.stop] = False
+    return {document: int(spans.sum()) for document, spans in is_left_out.items()}
 
 
 def _table(documents: "Documents", rows: "Ints", places: _Places, corpora: Sequence[str]) -> "pa.Table":
@@ -175,11 +187,11 @@ def read_provenance(
             f"{dataset_url}: has no provenance, as datasets of older versions have none; remove the folder and run "
             "`scaletrain prepare` again"
         )
-    with TemporaryDirectory(prefix="scaletrain-provenance-") as folder:
+    with scratch_folder("provenance") as folder:
         for file in files:
-            path, url = Path(folder) / file.name, storage.join(dataset_url, file.name)
+            path, url = folder / file.name, storage.join(dataset_url, file.name)
             storage.download_file(url, path)
-            if problem := damage(folder, file):
+            if problem := damage(str(folder), file):
                 raise DataError(f"{url}: {problem}; put the file back, or remove the folder and prepare again")
             with pq.ParquetFile(path) as parquet:
                 for group in range(parquet.num_row_groups):

@@ -71,12 +71,14 @@ def _head(statistics: Statistics) -> str:
     shown = "".join(
         f'<div class="tile"><b>{number}</b><span class="dim">{escape(of)}</span></div>' for number, of in tiles
     )
-    warnings = [
-        f"{escape(each.name)}: no licence is known for {count:,} of its conversations. Set <code>licence</code> of the "
-        "corpus."
-        for each in corpora
-        if (count := each.licences.get(UNKNOWN))
+    unlicensed = [
+        f"{escape(each.name)} ({count:,})" for each in corpora if (count := each.licences.get(UNKNOWN)) is not None
     ]
+    warnings = []
+    if unlicensed:
+        warnings.append(
+            f"No licence is known for conversations of {', '.join(unlicensed)}. Set <code>licence</code> of the corpus."
+        )
     bad_rows = sum(each.bad_rows for each in corpora)
     if bad_rows:
         warnings.append(f"Rows that could not be read: {bad_rows:,}. Some are named under {BAD_ROW}, below.")
@@ -96,9 +98,15 @@ def _flow(flows: Sequence[Flow]) -> str:
     columns = (
         ["corpus", "language", "outcome"] if {flow.language for flow in flows} != {UNKNOWN} else ["corpus", "outcome"]
     )
+
+    def is_rest(flow: Flow) -> bool:  # nodes stand in the order of the streams: what is drawn together comes last
+        return name["corpus"](flow.corpus) != flow.corpus or name["outcome"](flow.outcome) != flow.outcome
+
     streams = [
         Stream(tuple(name[column](getattr(flow, column)) for column in columns), flow.rows, flow.outcome == KEPT)
-        for flow in sorted(flows, key=lambda flow: (flow.outcome != KEPT, -flow.rows, flow.corpus, flow.language))
+        for flow in sorted(
+            flows, key=lambda flow: (flow.outcome != KEPT, is_rest(flow), -flow.rows, flow.corpus, flow.language)
+        )
     ]
     picture = sankey(streams, headings=[column.upper() for column in columns], name="rows by what became of them")
     return section("From corpora to rows", "Every row that was read, by corpus and what became of it.", picture)

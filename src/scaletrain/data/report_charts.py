@@ -46,8 +46,8 @@ def sankey(streams: Sequence[Stream], *, headings: Sequence[str], name: str) -> 
         max((tops[column][node] + max(count * scale, 1) for node, count in sizes.items()), default=0)
         for column, sizes in enumerate(columns)
     ]
-    height = max(heights, default=0) + 34
-    shifts = [28 + (height - 34 - own) / 2 for own in heights]
+    height = max(heights, default=0) + 40
+    shifts = [28 + (height - 40 - own) / 2 for own in heights]
     xs = [_LEFT + (_WIDTH - _LEFT - _RIGHT - _NODE) * column / (len(columns) - 1) for column in range(len(columns))]
     parts = []
     for column in range(len(columns) - 1):
@@ -69,7 +69,7 @@ def sankey(streams: Sequence[Stream], *, headings: Sequence[str], name: str) -> 
                 f'<text class="label" x="{label_x:.1f}" y="{middle:.1f}" dy=".35em" text-anchor="{anchor}">{label}'
                 f"<title>{escape(node)}: {count:,}</title></text>"
             )
-    return _svg(_WIDTH, height, parts, name=name, kind="sankey")
+    return f'<div class="scroll">{_svg(_WIDTH, height, parts, name=name, kind="sankey")}</div>'
 
 
 def histogram(counts: Mapping[str, int], *, name: str) -> str:
@@ -109,7 +109,7 @@ def shares(bars: Sequence[Bar], *, name: str) -> str:
         f"{bar.count / total:.1%}</span></li>"
         for bar in bars
     )
-    return f'{_svg(width, 22, parts, name=name, kind="shares")}<ul class="legend">{legend}</ul>'
+    return f'{_svg(width, 22, parts, name=name, kind="shares", ratio="none")}<ul class="legend">{legend}</ul>'
 
 
 # ---- the parts of a picture of flows -------------------------------------------------------------------------------
@@ -197,8 +197,9 @@ def _bound(number: int) -> str:
     return f"{number >> 10}k" if number >= 1024 else str(number)
 
 
-def _svg(width: float, height: float, parts: Sequence[str], *, name: str, kind: str) -> str:
+def _svg(width: float, height: float, parts: Sequence[str], *, name: str, kind: str, ratio: str = "xMidYMid") -> str:
     return (
-        f'<svg class="{kind}" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(name)}">'
+        f'<svg class="{kind}" viewBox="0 0 {width:.0f} {height:.0f}" preserveAspectRatio="{ratio}" role="img" '
+        f'aria-label="{escape(name)}">'
         f"{''.join(parts)}</svg>"
     )

@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from io import RawIOBase
 from itertools import chain, islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -34,6 +33,7 @@ from scaletrain import storage
 from scaletrain.data.dataset_files import FileInfo, checksum_of
 from scaletrain.data.order import SPAN_GROUPS
 from scaletrain.errors import DataError, NotFoundError, StorageError
+from scaletrain.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -124,10 +124,10 @@ def write_split(rows: Iterable[Row], url: str, *, split: str, seq_len: int) -> S
     remaining = iter(rows)
     shards: list[ShardInfo] = []
     num_rows = tokens = supervised_tokens = 0
-    with TemporaryDirectory(prefix="scaletrain-shards-") as folder:
+    with scratch_folder("shards") as folder:
         for first in remaining:
             name = f"{prefix}-{len(shards):05d}.parquet"
-            path = Path(folder) / name
+            path = folder / name
             shard = chain((first,), islice(remaining, per_shard - 1))
             counted = _write_shard(shard, path, first_sample_id=num_rows, seq_len=seq_len)
             with path.open("rb") as file:

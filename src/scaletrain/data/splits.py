@@ -10,7 +10,8 @@ import xxhash
 from scaletrain.data.documents import Documents, Ints
 from scaletrain.data.ngrams import Hashes
 
-# Who speaks in more than this share of all conversations (a company's account, "user", "bot") is nobody to hold out.
+# Who speaks in more than this share of a corpus (a company's account, "user", "bot") is nobody to hold out: more than
+# this share would go. Who speaks in one conversation only takes nothing else along, however small the corpus is.
 _PROLIFIC = 0.1
 
 
@@ -74,9 +75,19 @@ def _authors(documents: Documents, kept: Ints) -> tuple[Hashes, Ints]:
     owners = owners[owners >= 0]
     words = names.dictionary.to_pylist()
     hashes = np.fromiter((xxhash.xxh3_64_intdigest((word or "").encode()) for word in words), np.uint64, len(words))
-    can_be = np.bincount(codes, minlength=len(words)) <= _PROLIFIC * len(kept)
+    can_be = ~_is_prolific(codes, documents.corpus[kept[owners]], documents.corpus[kept], num_authors=len(words))
     can_be &= np.array([bool(word) for word in words], np.bool_)
     return hashes[codes[can_be[codes]]], owners[can_be[codes]]
+
+
+def _is_prolific(codes: Ints, corpora: Ints, corpora_of_all: Ints, *, num_authors: int) -> npt.NDArray[np.bool_]:
+    """Mark who speaks too often in any corpus; author `codes[i]` has a conversation in `corpora[i]`."""
+    sizes = np.bincount(corpora_of_all)
+    spoken, counts = np.unique(codes.astype(np.int64) * len(sizes) + corpora, return_counts=True)
+    too_often = counts > np.maximum(1, _PROLIFIC * sizes[spoken % len(sizes)])
+    is_prolific = np.zeros(num_authors, np.bool_)
+    is_prolific[spoken[too_often] // len(sizes)] = True
+    return is_prolific
 
 
 def _equal_ones(documents: Documents, ordered: Ints) -> Ints:

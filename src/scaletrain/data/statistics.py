@@ -76,7 +76,8 @@ class LeakageStatistics:
 class SplitStatistics:
     """One split; packing_efficiency is real tokens / slots, conversation_tokens a histogram of conversations' lengths.
 
-    The conversations' tokens are those in rows plus those that packing dropped, counted by reason.
+    The conversations' tokens are those in rows plus those that packing dropped, counted by reason; a conversation that
+    the mix repeats counts as often as it is there.
     """
 
     conversations: int
@@ -93,7 +94,7 @@ class SplitStatistics:
 
 @dataclass(frozen=True)
 class Statistics:
-    """The content of stats.json; `settings` are those of the data section that determine the dataset."""
+    """The content of stats.json; `settings` are the recipe's version and those that determine the dataset."""
 
     dataset_id: str
     seq_len: int

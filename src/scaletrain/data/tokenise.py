@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from scaletrain import errors, ray_cluster, storage
 from scaletrain.config import Corpus, DataSection, StorageSection
+from scaletrain.data.cleaning import with_lists_read
 from scaletrain.data.conversation import Conversation
 from scaletrain.data.encoding import CONVERSATIONS, DOCUMENTS, KNOWN, Encoder, encode_table, make_encoder
 from scaletrain.data.formats import BAD_ROW, SourceFile, read_files, reads_together
@@ -91,7 +92,8 @@ def tokenise(
     """
     tasks = _read_tasks(files, section.corpora)
     if use_ray:
-        yield from _tokenise_with_ray(tasks, section, storage_section, pickle.dumps((tokenizer, leakage)))
+        pickled = pickle.dumps((tokenizer, leakage))
+        yield from _tokenise_with_ray(tasks, with_lists_read(section), storage_section, pickled)
         return
     encoder = make_encoder(section, tokenizer, leakage)
     for task in tasks:
@@ -121,8 +123,8 @@ def _read(task: pa.Table, corpora: Sequence[Corpus], *, max_bad_rows: int) -> It
             if len(rows) == _ENCODE_TASK_ROWS or num_chars > _ENCODE_TASK_CHARS:
                 yield pa.Table.from_pylist(rows, schema=CONVERSATIONS)
                 rows, num_chars = [], 0
-            is_bad = row.get("reason") == BAD_ROW
-            taken, bad_rows = taken + (not is_bad), bad_rows + is_bad
+            taken += isinstance(item, Conversation)
+            bad_rows += row.get("reason") == BAD_ROW
             if taken == corpus.limit or bad_rows > max_bad_rows:
                 break
     if rows:

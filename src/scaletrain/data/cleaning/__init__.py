@@ -113,6 +113,11 @@ def determined_by(section: DataSection) -> list[object]:
     ]
 
 
+def with_lists_read(section: DataSection) -> DataSection:
+    """Return the section with the words of lists in place of their paths, for processes that stand elsewhere."""
+    return section.model_copy(update={"cleaning": tuple(map(_with_lists_read, section.cleaning))})
+
+
 def user_steps(section: DataSection) -> list[str]:
     """Return the names of the user's own steps."""
     return [entry for entry in section.cleaning if isinstance(entry, str) and ":" in entry]
@@ -134,6 +139,13 @@ def _load(entry: CleaningStep, section: DataSection) -> Step:
         return STEPS[name]
     _load_what_is_needed(settings)
     return functools.partial(STEPS[name], **dict(settings))
+
+
+def _with_lists_read(entry: CleaningStep) -> CleaningStep:
+    if not isinstance(entry, StepSettings) or (settings := entry.check_profanity) is None:
+        return entry
+    words = (*settings.words, *read_lists(settings.lists))
+    return entry.model_copy(update={"check_profanity": settings.model_copy(update={"words": words, "lists": ()})})
 
 
 def _load_what_is_needed(settings: Section) -> None:

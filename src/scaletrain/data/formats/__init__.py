@@ -141,7 +141,10 @@ def read_files(files: Sequence[SourceFile], *, corpus: Corpus) -> Iterator[Item]
 
 
 def read_conversations(corpus: Corpus, *, max_bad_rows: int) -> Iterator[Conversation]:
-    """Yield a corpus's first `limit` conversations in order; DataError beyond `max_bad_rows` unreadable rows."""
+    """Yield a corpus's first `limit` conversations in order; DataError beyond `max_bad_rows` unreadable rows.
+
+    Rows that give no conversation, unreadable or of no use, do not count towards the limit.
+    """
     bad_rows: list[str] = []
     taken = 0
     files = list_files(corpus)
@@ -149,14 +152,13 @@ def read_conversations(corpus: Corpus, *, max_bad_rows: int) -> Iterator[Convers
         for item in read_files(unit, corpus=corpus):
             if isinstance(item, Conversation):
                 yield item
+                taken += 1
+                if taken == corpus.limit:
+                    return
             elif item.reason == BAD_ROW:
                 bad_rows.append(f"{item.source}: {item.detail}")
                 if len(bad_rows) > max_bad_rows:
                     raise too_many_bad_rows(bad_rows, max_bad_rows=max_bad_rows)
-                continue
-            taken += 1
-            if taken == corpus.limit:
-                return
 
 
 def too_many_bad_rows(examples: Sequence[str], *, max_bad_rows: int) -> DataError:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
@@ -18,6 +17,7 @@ import orjson
 import xxhash
 
 from scaletrain.errors import StorageError
+from scaletrain.scratch import scratch_folder
 
 FAN_OUT = 64
 PART_BYTES = 2 * 2**20
@@ -46,7 +46,7 @@ class Grouping:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="scaletrain-groups-")))
+        folder = self._stack.enter_context(scratch_folder("groups"))
         self._dealer = self._stack.enter_context(_Dealer(folder, depth=0))
         return self
 

@@ -9,6 +9,7 @@ A file of JSON lines is read as a stream; one that is a JSON array is parsed in 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import orjson
 
@@ -26,6 +27,8 @@ from scaletrain.data.formats.files import (
 from scaletrain.data.formats.items import BAD_ROW, Item, Rejected, parsed
 from scaletrain.data.user_function import load_function
 from scaletrain.errors import ConfigError, DataError, ScaletrainError
+
+Parsed = TypeVar("Parsed")
 
 
 def read_messages(files: Sequence[SourceFile], corpus: Corpus) -> Iterator[Item]:
@@ -91,6 +94,24 @@ def json_rows(file: SourceFile) -> Iterator[tuple[str, object] | Rejected]:
                     yield f"{file.name}:{number}", orjson.loads(line)
                 except orjson.JSONDecodeError as exc:
                     yield Rejected(f"{file.name}:{number}", BAD_ROW, f"not JSON: {exc} (at byte {offset})")
+
+
+def parsed_rows(file: SourceFile, parse: Callable[[object, str], Parsed]) -> Iterator[tuple[str, Parsed] | Rejected]:
+    """Yield (place, what `parse` makes of a row and its place) of each row; what it refuses with DataError is rejected.
+
+    Only of parsing does a DataError make a bad row: what is done with the result is the caller's, and its errors are.
+    """
+    for each in json_rows(file):
+        if isinstance(each, Rejected):
+            yield each
+            continue
+        source, row = each
+        try:
+            value = parse(row, source)
+        except DataError as exc:
+            yield Rejected(source, BAD_ROW, str(exc))
+        else:
+            yield source, value
 
 
 def _conversations(files: Sequence[SourceFile], parse: Callable[[object], Conversation]) -> Iterator[Item]:

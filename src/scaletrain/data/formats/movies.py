@@ -24,7 +24,7 @@ from scaletrain.data.formats.files import (
 )
 from scaletrain.data.formats.grouping import Grouping
 from scaletrain.data.formats.items import BAD_ROW, Item, Rejected, Tally, parsed
-from scaletrain.data.formats.json_rows import json_rows
+from scaletrain.data.formats.json_rows import parsed_rows
 from scaletrain.data.formats.packages import two_speakers
 from scaletrain.data.formats.threads import Post, posts_of, read_threads, to_row
 from scaletrain.errors import DataError
@@ -54,17 +54,12 @@ def read_convokit(files: Sequence[SourceFile], corpus: Corpus) -> Iterator[Item]
     tally = Tally()
     with Grouping() as conversations:
         for file in files:
-            for each in json_rows(file):
+            for each in parsed_rows(file, lambda row, source: (_conversation_id(row), _utterance(row, source))):
                 if isinstance(each, Rejected):
                     yield each
-                    continue
-                source, row = each
-                try:
-                    conversations.add(
-                        f"{folder_of(file.name)} {_conversation_id(row)}", to_row(_utterance(row, source))
-                    )
-                except DataError as exc:
-                    yield Rejected(source, BAD_ROW, str(exc))
+                else:
+                    key, utterance = each[1]
+                    conversations.add(f"{folder_of(file.name)} {key}", to_row(utterance))
         for group in conversations.groups():
             yield from read_threads(posts_of(group, tally), tally, orphans_begin=False)
     yield from tally.rejected()

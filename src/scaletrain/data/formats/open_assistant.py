@@ -13,8 +13,8 @@ from scaletrain.config import Corpus
 from scaletrain.data.conversation import Conversation, Drop, Role
 from scaletrain.data.formats.files import SourceFile
 from scaletrain.data.formats.grouping import Grouping
-from scaletrain.data.formats.items import BAD_ROW, Item, Rejected, Tally, parsed
-from scaletrain.data.formats.json_rows import json_rows
+from scaletrain.data.formats.items import Item, Rejected, Tally, parsed
+from scaletrain.data.formats.json_rows import parsed_rows
 from scaletrain.data.formats.threads import Post, posts_of, read_threads, to_row
 from scaletrain.errors import DataError
 
@@ -27,20 +27,14 @@ def read_oasst(files: Sequence[SourceFile], corpus: Corpus) -> Iterator[Item]:
     tally = Tally()
     with Grouping() as trees:
         for file in files:
-            for each in json_rows(file):
+            for each in parsed_rows(file, _tree_or_message):
                 if isinstance(each, Rejected):
                     yield each
                     continue
-                source, row = each
-                if isinstance(row, dict) and "prompt" in row:
-                    yield parsed(_parse_tree, row, source)
-                    continue
-                try:
-                    message = _checked(row)
-                except DataError as exc:
-                    yield Rejected(source, BAD_ROW, str(exc))
-                    continue
-                if _is_left_out(message):
+                source, message = each
+                if not isinstance(message, dict):
+                    yield message
+                elif _is_left_out(message):
                     tally.add("deleted", source)
                 else:
                     key = str(message.get("message_tree_id") or "")
@@ -50,6 +44,11 @@ def read_oasst(files: Sequence[SourceFile], corpus: Corpus) -> Iterator[Item]:
             for conversation in read_threads(posts_of(group, tally), tally, orphans_begin=False):
                 yield replace(conversation, language=languages[conversation.id])
     yield from tally.rejected()
+
+
+def _tree_or_message(row: object, source: str) -> Item | dict[str, Any]:
+    """A row that is a tree gives its conversation; any other must be a message."""
+    return parsed(_parse_tree, row, source) if isinstance(row, dict) and "prompt" in row else _checked(row)
 
 
 def _parse_tree(row: dict[str, Any]) -> Conversation:

@@ -13,8 +13,8 @@ from typing import Any
 from scaletrain.config import Corpus
 from scaletrain.data.formats.files import SourceFile
 from scaletrain.data.formats.grouping import Grouping
-from scaletrain.data.formats.items import BAD_ROW, Item, Rejected, Tally
-from scaletrain.data.formats.json_rows import json_rows
+from scaletrain.data.formats.items import Item, Rejected, Tally
+from scaletrain.data.formats.json_rows import parsed_rows
 from scaletrain.data.formats.threads import Post, posts_of, read_threads, to_row
 from scaletrain.data.formats.tweets import unescape
 from scaletrain.errors import DataError
@@ -29,18 +29,12 @@ def read_reddit(files: Sequence[SourceFile], corpus: Corpus) -> Iterator[Item]:
     tally = Tally()
     with Grouping() as threads:
         for file in files:
-            for each in json_rows(file):
+            for each in parsed_rows(file, _post):
                 if isinstance(each, Rejected):
                     yield each
                     continue
-                source, row = each
-                try:
-                    thread, post = _post(row, source)
-                except DataError as exc:
-                    yield Rejected(source, BAD_ROW, str(exc))
-                    continue
-                reason = _reason_to_leave_out(row, post, min_score=corpus.min_score)
-                if reason:
+                source, (row, thread, post) = each
+                if reason := _reason_to_leave_out(row, post, min_score=corpus.min_score):
                     tally.add(reason, source)
                 else:
                     threads.add(thread, to_row(post))
@@ -49,8 +43,8 @@ def read_reddit(files: Sequence[SourceFile], corpus: Corpus) -> Iterator[Item]:
     yield from tally.rejected()
 
 
-def _post(row: object, source: str) -> tuple[str, Post]:
-    """Return the thread that a row belongs to, and the row as a post; ids are t3_ and t1_ names, as parents are."""
+def _post(row: object, source: str) -> tuple[dict[str, Any], str, Post]:
+    """Return a row, the thread it belongs to, and itself as a post; ids are t3_ and t1_ names, as parents are."""
     if not isinstance(row, dict):
         raise DataError("not an object")
     is_submission = "title" in row
@@ -66,10 +60,10 @@ def _post(row: object, source: str) -> tuple[str, Post]:
         thread, parent_id, text = row["link_id"], row["parent_id"], row["body"]
     score = _number(row.get("score"), name="score")
     time_s = _number(row.get("created_utc"), name="created_utc")
-    return thread, Post(name, parent_id, row["author"], unescape(text), score, time_s, None, source)
+    return row, thread, Post(name, parent_id, row["author"], unescape(text), score, time_s, None, source)
 
 
-def _reason_to_leave_out(row: Any, post: Post, *, min_score: int | None) -> str:
+def _reason_to_leave_out(row: dict[str, Any], post: Post, *, min_score: int | None) -> str:
     if post.author in _DELETED or not post.text.strip() or row.get("body", row.get("selftext")) in _DELETED:
         return "deleted"
     if _BOT.fullmatch(post.author):
