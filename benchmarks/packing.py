@@ -33,9 +33,9 @@ import measure
 from scaletrain.config_file import parse_config
 from scaletrain.data.documents import Documents, collect
 from scaletrain.data.formats import list_files
+from scaletrain.data.incremental import read_documents
 from scaletrain.data.packing import Piece
 from scaletrain.data.row_plan import SplitPlan, plan_split
-from scaletrain.data.tokenise import tokenise
 from scaletrain.model import build
 
 SEQ_LENS = (256, 1024)
@@ -74,9 +74,7 @@ def tokenised(folder: Path) -> Documents:
     config = parse_config(CONFIG.format(root=folder / "bucket"), source="packing", overrides=())
     tokenizer = build.load_tokenizer(build.materialise(config.model, root=config.storage.root, seed=0))
     files = [list_files(corpus) for corpus in config.data.corpora]
-    tables = tokenise(
-        config.data, files, storage_section=config.storage, tokenizer=tokenizer, leakage=None, use_ray=False
-    )
+    tables = read_documents(config, files, None, tokenizer, tokenizer_hash="", folder=folder, use_ray=False)
     return collect(tables, folder / "documents.arrow", on_rows=lambda _: None)
 
 

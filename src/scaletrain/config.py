@@ -165,6 +165,9 @@ class DataSection(Section):
     max_bad_rows: Number = Field(100, description="unreadable rows to skip before giving up")
     system_prompt: str | None = Field(None, description="put before conversations that have none")
     chat_template: str | None = Field(None, description="a Jinja file or URL; the tokenizer's own by default")
+    reuse: bool = Field(
+        True, description="keep tokenised documents in the bucket for the next preparation, and use them"
+    )
 
     def rules(self) -> Iterator[tuple[str, str]]:
         names = [corpus.name or corpus.format for corpus in self.corpora]

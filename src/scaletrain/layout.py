@@ -14,6 +14,14 @@ def dataset_url(root: str, dataset_id: str) -> str:
     return join(root, "data", dataset_id)
 
 
+def documents_url(root: str) -> str:
+    """URL of the tokenised documents that preparations keep for the next one; any of them may be removed at any time.
+
+    Not below data/, where every folder is a dataset.
+    """
+    return join(root, "documents")
+
+
 def model_url(root: str, name: str) -> str:
     """URL of a model that was copied into the bucket once; its index.json is written last."""
     return join(root, "models", name)

@@ -24,19 +24,21 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     ["scaletrain.data.prepare", "transformers.models.auto.tokenization_auto", "transformers.modeling_utils"]
 )
-# The stage, the function at whose n-th call the process is killed, and what of the dataset is there then.
+# The stage, the function at whose n-th call the process is killed, and how many files of the dataset are there then.
 STAGES = {
     "reading": ("scaletrain.data.tokenise.read_files", 9, 0),
     "tokenising": ("scaletrain.data.encoding.encode", 300, 0),
+    "keeping documents": ("scaletrain.storage.upload_file", 9, 0),
     "looking for duplicates": ("scaletrain.data.prepare.drop_duplicates", 1, 0),
     "packing": ("scaletrain.data.prepare.build_rows", 1, 0),
-    "before the first shard": ("scaletrain.storage.upload_file", 1, 0),
-    "between shards": ("scaletrain.storage.upload_file", 2, 1),
-    "before the provenance": ("scaletrain.storage.upload_file", 3, 2),
+    "before the first shard": ("scaletrain.data.shards.checksum_of", 1, 0),
+    "between shards": ("scaletrain.data.shards.checksum_of", 2, 1),
+    "before the provenance": ("scaletrain.data.provenance.upload_file", 1, 2),
     "before the statistics": ("scaletrain.storage.write_bytes", 1, 3),
     "before the report": ("scaletrain.storage.write_bytes", 2, 4),
     "before the index": ("scaletrain.storage.write_bytes", 3, 5),
 }
+KEPT = "/documents/"
 Files = dict[str, bytes]
 
 
@@ -73,21 +75,36 @@ def expected(corpora: list[dict[str, object]], tmp_path_factory: pytest.TempPath
     return files_below(root)
 
 
+def without_kept(files: Files) -> Files:
+    """Those that are no documents kept for the next preparation: in these, rows are in the order of Ray's tasks."""
+    return {name: data for name, data in files.items() if not name.startswith(KEPT)}
+
+
 @pytest.mark.parametrize("num_cpus", [1, 2, 4])
 def test_ray_makes_the_same_bytes(
     num_cpus: int, corpora: list[dict[str, object]], expected: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On one CPU, where tasks come one or two at a time, and on more, where they end in another order each time."""
+    """On one CPU, where tasks come one or two at a time, and on more, where they end in another order each time.
+
+    So does this process of the documents that Ray's tasks made: all parts are reused.
+    """
     import ray
 
+    config = config_at(str(tmp_path), corpora)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # a format of the tests' own is read there too
     ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
     try:
-        prepare(config_at(str(tmp_path), corpora))
+        prepared = prepare(config)
         assert ray.cluster_resources()["CPU"] == num_cpus
     finally:
         ray.shutdown()
-    assert files_below(str(tmp_path)) == expected
+    files = files_below(str(tmp_path))
+    assert without_kept(files) == without_kept(expected)
+    assert files.keys() == expected.keys()
+    storage.remove(prepared.dataset_url)
+    monkeypatch.setattr("scaletrain.data.incremental.tokenise", None)  # nothing is left to do for it
+    prepare(config, use_ray=False)
+    assert files_below(str(tmp_path)) == files
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -112,7 +129,10 @@ def test_after_a_kill_a_bucket_has_the_same_bytes(
 
 
 def _killed_then_made(config: Config, stage: str, expected: Files, folder: Path) -> None:
-    """Have a process killed that prepares, look at what it left, and prepare here; the model was there before."""
+    """Have a process killed that prepares, look at what it left, and prepare here; the model was there before.
+
+    The documents that were whole by then are not made again.
+    """
     root = config.storage.root
     model = {name: data for name, data in expected.items() if name.startswith("/models/")}
     for name, data in model.items():
@@ -120,15 +140,18 @@ def _killed_then_made(config: Config, stage: str, expected: Files, folder: Path)
     _prepare_until(config, stage, folder)
     left = files_below(root)
     assert left.items() <= expected.items()
-    assert len(left) == len(model) + STAGES[stage][2]
+    assert len(without_kept(left)) == len(model) + STAGES[stage][2]
     assert not any(name.endswith("/index.json") for name in left.keys() - model.keys())
     temporary = [*folder.glob("scaletrain-scratch-*")]
     assert temporary
+    kept = {each.url: each.version for each in storage.list_objects(root + KEPT)}
+    assert kept or stage in ("reading", "tokenising")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(folder))
         prepare(config, use_ray=False)
     assert files_below(root) == expected
     assert not any(each.exists() for each in temporary)
+    assert kept.items() <= {each.url: each.version for each in storage.list_objects(root + KEPT)}.items()
 
 
 def _prepare_until(config: Config, stage: str, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -136,10 +137,14 @@ def test_a_folder_is_removed_while_somebody_still_writes_there(tmp_path: Path) -
 
 
 def test_half_written_files_are_removed_when_asked(tmp_path: Path) -> None:
-    """What a killed process left is in no listing, and goes; whole files, and folders below, stay as they are."""
+    """What a killed process left is in no listing, and goes once it is old; whole files, and folders below, stay."""
     for name in (".0123456789abcdef.partial", "whole", "below/.0123456789abcdef.partial"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    storage.remove_half_written(str(tmp_path))
+    storage.remove_half_written(str(tmp_path), unchanged_for_s=60)
+    assert len(list(tmp_path.iterdir())) == 3  # somebody may be writing
+    an_hour_ago = time.time() - 3600
+    os.utime(tmp_path / ".0123456789abcdef.partial", (an_hour_ago, an_hour_ago))
+    storage.remove_half_written(str(tmp_path), unchanged_for_s=60)
     left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["below/.0123456789abcdef.partial", "whole"]

@@ -9,6 +9,8 @@ import xxhash
 from scaletrain import storage
 from scaletrain.errors import NotFoundError
 
+# Several preparations may write to one place: what has not grown for so long is of one that was killed.
+ABANDONED_AFTER_S = 600.0
 _BLOCK_BYTES = 2**20
 
 

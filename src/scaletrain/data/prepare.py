@@ -3,7 +3,8 @@
 What comes out depends on what goes in and on nothing else: not on the number of machines, nor on the order in which
 tasks end. Conversations are ordered by a hash of what they say; hashes also decide what is held out (splits.py) and
 what a mix takes (mixing.py). The dataset's id is a hash of all that determines it; where its index.json exists, there
-is nothing to do. That file is written last, and an interrupted preparation is overwritten by the next.
+is nothing to do. That file is written last, and an interrupted preparation is overwritten by the next, which reuses the
+documents that were kept until then (incremental.py).
 
 Limits: the tokenised documents lie on the driver's local disk (5 bytes a token, and up to 2.1 kB a conversation for
 what finds near-duplicates) until they are packed, and the driver
@@ -11,18 +12,14 @@ holds some 500 bytes of memory for each conversation and each piece of one: 10 m
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import orjson
-import xxhash
 
-from scaletrain import layout, ray_cluster, storage
+from scaletrain import layout, storage
 from scaletrain.config import Config, DataSection
-from scaletrain.data import cleaning, shards
+from scaletrain.data import identity, shards
 from scaletrain.data.cleaning import clean, load_steps
 from scaletrain.data.conversation import Drop
 from scaletrain.data.counting import (
@@ -32,27 +29,22 @@ from scaletrain.data.counting import (
     split_statistics,
     step_statistics,
 )
+from scaletrain.data.dataset_files import ABANDONED_AFTER_S
 from scaletrain.data.description import write_description
 from scaletrain.data.documents import Documents, Ints, collect
 from scaletrain.data.duplicates import drop_duplicates
 from scaletrain.data.formats import SourceFile, list_files, read_conversations
+from scaletrain.data.identity import corpus_names, settings_of
+from scaletrain.data.incremental import read_documents
 from scaletrain.data.leakage import Leakage, load_leakage
 from scaletrain.data.mixing import NOT_SAMPLED, mix
 from scaletrain.data.row_plan import SplitPlan, build_rows, plan_split
 from scaletrain.data.shards import DatasetIndex, SplitInfo
 from scaletrain.data.splits import assign_splits
 from scaletrain.data.statistics import SplitStatistics, Statistics, check_corpora, check_rows
-from scaletrain.data.tokenise import tokenise, wait_for_cpus
-from scaletrain.data.user_function import source_hash
 from scaletrain.log import get_logger, progress
 from scaletrain.model import build
 from scaletrain.scratch import scratch_folder
-from scaletrain.storage.errors import without_password
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-_RECIPE_VERSION = 3  # raise it with any change that makes other rows of the same input
 
 log = get_logger(__name__)
 
@@ -79,7 +71,7 @@ def prepare(config: Config, *, use_ray: bool = True) -> Prepared:
     model_url = build.materialise(config.model, root=root, seed=config.seed, corpus_texts=lambda: corpus_texts(section))
     build.check_seq_len(model_url, section.seq_len)
     tokenizer_hash = build.load_index(model_url).tokenizer_hash
-    dataset_id = _dataset_id(section, files, tokenizer_hash, leakage)
+    dataset_id = identity.dataset_id(section, files, tokenizer_hash=tokenizer_hash, leakage=leakage)
     dataset_url = layout.dataset_url(root, dataset_id)
     if storage.exists(storage.join(dataset_url, shards.INDEX)):
         log.info("%s is prepared already", dataset_url)
@@ -128,15 +120,19 @@ def _make(
     section, dataset_url = config.data, layout.dataset_url(config.storage.root, dataset_id)
     tokenizer = build.load_tokenizer(model_url, chat_template=section.chat_template)
     with scratch_folder("prepare") as folder:
-        path = folder / "documents.arrow"
-        documents = _tokenise(config, files, leakage, tokenizer, path=path, use_ray=use_ray)
+        tables = read_documents(
+            config, files, leakage, tokenizer, tokenizer_hash=tokenizer_hash, folder=folder, use_ray=use_ray
+        )
+        with progress(unit="conversations") as display:
+            task = display.add_task("reading and tokenising", total=None)
+            documents = collect(tables, folder / "documents.arrow", on_rows=lambda count: display.advance(task, count))
         inside = documents.within_limits([corpus.limit for corpus in section.corpora])
         documents, members = _select(documents, documents.kept(inside), section)
         corpora = corpus_statistics(
             documents,
             inside,
             members["train"],
-            names=_names(section),
+            names=corpus_names(section),
             num_files=[len(each) for each in files],
         )
         check_corpora(corpora, max_bad_rows=section.max_bad_rows)
@@ -148,10 +144,10 @@ def _make(
             section.seq_len,
             corpora,
             of_splits,
-            flows=flows(documents, inside, names=_names(section)),
+            flows=flows(documents, inside, names=corpus_names(section)),
             steps=step_statistics(documents, inside),
             leakage=leakage_statistics(documents, inside, leakage),
-            settings=_settings(section),
+            settings=settings_of(section),
         )
         description = write_description(documents, inside, plans, statistics, dataset_url, tokenizer=tokenizer)
     index = DatasetIndex(
@@ -160,79 +156,13 @@ def _make(
         seq_len=section.seq_len,
         row_group_rows=shards.row_group_rows(section.seq_len),
         pad_token_id=tokenizer.pad_token_id,
-        corpora=_names(section),
+        corpora=corpus_names(section),
         tokenizer=tokenizer_hash,
         splits=splits,
         files=description,
     )
     _commit(dataset_url, index)
     return statistics
-
-
-def _dataset_id(
-    section: DataSection, files: Sequence[Sequence[SourceFile]], tokenizer_hash: str, leakage: Leakage | None
-) -> str:
-    """Hash what determines the rows: sources and their versions, settings, the user's functions, the tokenizer."""
-    formats = [corpus.format for corpus in section.corpora]
-    template = section.chat_template
-    determined_by = [
-        [_RECIPE_VERSION, shards.FORMAT_VERSION, tokenizer_hash],
-        section.model_dump(exclude={"corpora", "max_bad_rows", "chat_template", "leakage"}),
-        [
-            [
-                corpus.model_dump(exclude={"source", "name"}) | {"name": name},
-                [[file.name, file.size_bytes, file.version] for file in of_corpus],
-            ]
-            for name, corpus, of_corpus in zip(_names(section), section.corpora, files, strict=True)
-        ],
-        [source_hash(name, setting="data") for name in formats if ":" in name],
-        cleaning.determined_by(section),
-        storage.read_text(template) if template is not None else None,
-        [[file.url, file.version] for file in leakage.files] if leakage is not None else [],
-    ]
-    return xxhash.xxh3_128_hexdigest(orjson.dumps(determined_by, option=orjson.OPT_SORT_KEYS))[:16]
-
-
-def _settings(section: DataSection) -> dict[str, object]:
-    """What determines what comes out, for stats.json: recipe and settings; where something lies is not one of them."""
-    settings = section.model_dump(mode="json", exclude={"max_bad_rows": True, "corpora": {"__all__": {"source"}}})
-    if section.chat_template is not None:
-        settings["chat_template"] = xxhash.xxh3_64_hexdigest(storage.read_bytes(section.chat_template))
-    return {"recipe_version": _RECIPE_VERSION} | {name: _without_passwords(value) for name, value in settings.items()}
-
-
-def _without_passwords(value: object) -> object:
-    """A setting as it may be shown: URLs in it without user and password."""
-    if isinstance(value, str):
-        return without_password(value)
-    if isinstance(value, dict):
-        return {name: _without_passwords(each) for name, each in value.items()}
-    return [_without_passwords(each) for each in value] if isinstance(value, (list, tuple)) else value
-
-
-def _names(section: DataSection) -> tuple[str, ...]:
-    return tuple(corpus.name or corpus.format for corpus in section.corpora)
-
-
-def _tokenise(
-    config: Config,
-    files: Sequence[Sequence[SourceFile]],
-    leakage: Leakage | None,
-    tokenizer: "PreTrainedTokenizerBase",
-    *,
-    path: Path,
-    use_ray: bool,
-) -> Documents:
-    """Read, clean and tokenise the corpora; the documents lie in the file `path`."""
-    with ray_cluster.connected() if use_ray else nullcontext():
-        if use_ray:
-            wait_for_cpus(wait_s=60 * config.scaling.wait_minutes)
-        tables = tokenise(
-            config.data, files, storage_section=config.storage, tokenizer=tokenizer, leakage=leakage, use_ray=use_ray
-        )
-        with progress(unit="conversations") as display:
-            task = display.add_task("reading and tokenising", total=None)
-            return collect(tables, path, on_rows=lambda count: display.advance(task, count))
 
 
 def _select(documents: Documents, kept: Ints, section: DataSection) -> tuple[Documents, dict[str, Ints]]:
@@ -281,4 +211,5 @@ def _commit(dataset_url: str, index: DatasetIndex) -> None:
     for found in storage.list_objects(dataset_url):
         if found.url not in ours:
             storage.remove(found.url)
+    storage.remove_half_written(dataset_url, unchanged_for_s=ABANDONED_AFTER_S)
     shards.write_index(dataset_url, index)

@@ -1,7 +1,8 @@
 """Corpora become tokenised documents: files are read, conversations cleaned and encoded, row by row accounted for.
 
 Every row of a corpus gives one row of the tables yielded here, in whatever order: a document, or the reason why there
-is none (what threads leave out is one row for each reason, with its `count`). With Ray the work is Ray Data tasks (a
+is none (what threads leave out is one row for each reason, with its `count`). So does the end of a part, unless it was
+not read to its end for its unreadable rows. With Ray the work is Ray Data tasks (a
 big file is one reading task, and so are the files of a corpus that refer to one another; their conversations are many
 encoding tasks); without, the same functions run in this process, where a breakpoint works.
 """
@@ -22,8 +23,9 @@ from scaletrain.config import Corpus, DataSection, StorageSection
 from scaletrain.data.cleaning import with_lists_read
 from scaletrain.data.conversation import Conversation
 from scaletrain.data.encoding import CONVERSATIONS, DOCUMENTS, KNOWN, Encoder, encode_table, make_encoder
-from scaletrain.data.formats import BAD_ROW, SourceFile, read_files, reads_together
+from scaletrain.data.formats import BAD_ROW, SourceFile, read_files
 from scaletrain.data.leakage import Leakage
+from scaletrain.data.parts import END_OF_PART, Part
 from scaletrain.ray_waiting import Demand, find_candidates, wait_for_places
 from scaletrain.stop_request import StopRequest
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _FILE: dict[str, pa.DataType] = {
+    "part": pa.int32(),
     "corpus": pa.int32(),
     "file": pa.int32(),
     "url": pa.string(),
@@ -39,8 +42,6 @@ _FILE: dict[str, pa.DataType] = {
     "version": pa.string(),
 }
 _FAILED = "failed"
-_READ_TASK_BYTES = 16 * 2**20
-_READ_TASK_FILES = 64
 _ENCODE_TASK_ROWS = 256
 _ENCODE_TASK_CHARS = 16 * 2**20
 _SOURCE_FILE = ("url", "name", "size_bytes", "version")
@@ -77,42 +78,42 @@ def wait_for_cpus(*, wait_s: float) -> None:
 
 def tokenise(
     section: DataSection,
-    files: Sequence[Sequence[SourceFile]],
+    parts: Sequence[Part],
     *,
     storage_section: StorageSection,
     tokenizer: "PreTrainedTokenizerBase",
     leakage: Leakage | None,
     use_ray: bool,
 ) -> Iterator[pa.Table]:
-    """Yield tables of DOCUMENTS, a row for every row of the corpora; `files` are those of each corpus.
+    """Yield tables of DOCUMENTS, a row for every row of the parts of corpora, and one for the end of each part.
 
     A corpus's `limit` is applied to each of its files; the caller, who knows the order, applies it to the whole.
     Raises DataError, StorageError and ConfigError of the tasks as they are; with Ray, which must be initialised,
     ClusterError too, as where nothing comes on for half an hour.
     """
-    tasks = _read_tasks(files, section.corpora)
     if use_ray:
         pickled = pickle.dumps((tokenizer, leakage))
-        yield from _tokenise_with_ray(tasks, with_lists_read(section), storage_section, pickled)
+        yield from _tokenise_with_ray(parts, with_lists_read(section), storage_section, pickled)
         return
     encoder = make_encoder(section, tokenizer, leakage)
-    for task in tasks:
-        for conversations in _read(task, section.corpora, max_bad_rows=section.max_bad_rows):
+    for part in parts:
+        for conversations in _read(part, section.corpora, max_bad_rows=section.max_bad_rows):
             yield encode_table(conversations, encoder)
 
 
 # --- The two steps ------------------------------------------------------------------------------------------------
 
 
-def _read(task: pa.Table, corpora: Sequence[Corpus], *, max_bad_rows: int) -> Iterator[pa.Table]:
-    """Yield a task's files as tables of CONVERSATIONS; a file with too many unreadable rows is not read to its end."""
+def _read(part: Part, corpora: Sequence[Corpus], *, max_bad_rows: int) -> Iterator[pa.Table]:
+    """Yield a part's files as tables of CONVERSATIONS; a file with too many unreadable rows is not read to its end."""
+    corpus = corpora[part.corpus]
     rows: list[dict[str, object]] = []
-    num_chars = 0
-    for number_of_corpus, first, files in _units(task, corpora):
-        corpus = corpora[number_of_corpus]
+    num_chars = num_rows = 0
+    is_whole = True
+    for first, files in part.units(corpus):
         taken = bad_rows = 0
         for number, item in enumerate(read_files(files, corpus=corpus)):
-            row = {"corpus": number_of_corpus, "file": first, "row": number, "source": item.source, "count": 1}
+            row = {"corpus": part.corpus, "file": first, "row": number, "source": item.source, "count": 1}
             if isinstance(item, Conversation):
                 row |= {name: getattr(item, name) for name in KNOWN}
                 row |= {"roles": [turn.role for turn in item.turns], "contents": [turn.content for turn in item.turns]}
@@ -120,6 +121,7 @@ def _read(task: pa.Table, corpora: Sequence[Corpus], *, max_bad_rows: int) -> It
             else:
                 row |= {"reason": item.reason, "detail": item.detail, "count": item.count}
             rows.append(row)
+            num_rows += 1
             if len(rows) == _ENCODE_TASK_ROWS or num_chars > _ENCODE_TASK_CHARS:
                 yield pa.Table.from_pylist(rows, schema=CONVERSATIONS)
                 rows, num_chars = [], 0
@@ -127,44 +129,34 @@ def _read(task: pa.Table, corpora: Sequence[Corpus], *, max_bad_rows: int) -> It
             bad_rows += row.get("reason") == BAD_ROW
             if taken == corpus.limit or bad_rows > max_bad_rows:
                 break
+        is_whole &= bad_rows <= max_bad_rows
+    if is_whole:
+        rows.append({"corpus": part.corpus, "file": part.first, "row": 0, "reason": END_OF_PART, "count": num_rows})
     if rows:
         yield pa.Table.from_pylist(rows, schema=CONVERSATIONS)
 
 
-def _units(task: pa.Table, corpora: Sequence[Corpus]) -> Iterator[tuple[int, int, list[SourceFile]]]:
-    """Yield (corpus, its first file, files) of what is read in one go: one file, or all that refer to one another."""
-    for corpus, group in groupby(task.to_pylist(), key=lambda entry: int(entry["corpus"])):
+def _to_task(number: int, part: Part) -> pa.Table:
+    """A part as a table of its files."""
+    entries = [
+        {"part": number, "corpus": part.corpus, "file": place, **asdict(file)}
+        for place, file in enumerate(part.files, start=part.first)
+    ]
+    return pa.Table.from_pylist(entries, schema=pa.schema(_FILE))
+
+
+def _parts_of(task: pa.Table) -> Iterator[Part]:
+    for _, group in groupby(task.to_pylist(), key=lambda entry: int(entry["part"])):
         entries = list(group)
-        files = [SourceFile(*(entry[field] for field in _SOURCE_FILE)) for entry in entries]
-        if reads_together(corpora[corpus]):
-            yield corpus, entries[0]["file"], files
-        else:
-            yield from ((corpus, entry["file"], [file]) for entry, file in zip(entries, files, strict=True))
-
-
-def _read_tasks(files: Sequence[Sequence[SourceFile]], corpora: Sequence[Corpus]) -> list[pa.Table]:
-    """Group files into reading tasks, in order: small ones share a task, and those that are read together have one."""
-    tasks: list[list[dict[str, object]]] = []
-    size_bytes = 0
-    for corpus, of_corpus in enumerate(files):
-        together = reads_together(corpora[corpus])
-        for number, file in enumerate(of_corpus):
-            size_bytes += file.size_bytes
-            is_full = size_bytes > _READ_TASK_BYTES or not tasks or len(tasks[-1]) >= _READ_TASK_FILES
-            if number == 0 if together else is_full:
-                tasks.append([])
-                size_bytes = file.size_bytes
-            tasks[-1].append({"corpus": corpus, "file": number, **asdict(file)})
-        if together:
-            size_bytes = _READ_TASK_BYTES + 1  # nothing joins it
-    return [pa.Table.from_pylist(task, schema=pa.schema(_FILE)) for task in tasks]
+        files = tuple(SourceFile(*(entry[field] for field in _SOURCE_FILE)) for entry in entries)
+        yield Part(entries[0]["corpus"], entries[0]["file"], files)
 
 
 # --- The same in Ray Data tasks -----------------------------------------------------------------------------------
 
 
 def _tokenise_with_ray(
-    tasks: Sequence[pa.Table],
+    parts: Sequence[Part],
     section: DataSection,
     storage_section: StorageSection,
     pickled: bytes,
@@ -176,11 +168,12 @@ def _tokenise_with_ray(
     read = functools.partial(_read_in_task, section=section, storage_section=storage_section)
     encode_ = functools.partial(_encode_in_task, section=section, storage_section=storage_section, pickled=pickled)
     how: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": _TASK_CPUS}
-    largest_bytes = max((sum(map(int, task["size_bytes"].to_numpy())) for task in tasks), default=0)
+    tasks = [_to_task(number, part) for number, part in enumerate(parts)]
+    largest_bytes = max((sum(file.size_bytes for file in part.files) for part in parts), default=0)
     stalled_after_s = _STALLED_AFTER_S + largest_bytes / _SLOWEST_READ_BYTES_S
     with _quiet_ray_data():
         # `from_arrow` would run a task and wait for it here, where nothing limits how long.
-        dataset = ray.data.from_blocks(list(tasks)).map_batches(read, **how)
+        dataset = ray.data.from_blocks(tasks).map_batches(read, **how)
         dataset = dataset.repartition(target_num_rows_per_block=_ENCODE_TASK_ROWS)
         dataset = dataset.map_batches(encode_, **how)
         dataset.context.enable_progress_bars = False
@@ -202,7 +195,8 @@ def _tokenise_with_ray(
 def _read_in_task(task: pa.Table, *, section: DataSection, storage_section: StorageSection) -> Iterator[pa.Table]:
     _configure_storage(storage_section.root, tuple(sorted(storage_section.options.items())))
     try:
-        yield from _read(task, section.corpora, max_bad_rows=section.max_bad_rows)
+        for part in _parts_of(task):
+            yield from _read(part, section.corpora, max_bad_rows=section.max_bad_rows)
     except errors.ScaletrainError as exc:
         yield _failure(exc)
 

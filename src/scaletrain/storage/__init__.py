@@ -242,14 +242,14 @@ def remove(url: str) -> None:
             store.remove(name)
 
 
-def remove_half_written(url: str) -> None:
+def remove_half_written(url: str, *, unchanged_for_s: float = 0) -> None:
     """Remove what killed processes left half-written directly in a local folder; a bucket shows nothing of the kind.
 
-    A process that is writing there at this moment gets an error.
+    A process that is writing there, and has not written for that long, gets an error.
     """
     if is_local(url):
         with errors_of(url):
-            local.remove_half_written(local_path(url))
+            local.remove_half_written(local_path(url), unchanged_for_s=unchanged_for_s)
 
 
 # --- Files and folders --------------------------------------------------------------------------------------------

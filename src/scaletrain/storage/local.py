@@ -3,8 +3,9 @@
 import errno
 import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _CHANGED_MEANWHILE = (errno.ENOENT, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR)
@@ -49,10 +50,12 @@ def remove(path: Path) -> None:
                 raise
 
 
-def remove_half_written(folder: Path) -> None:
-    """Remove the temporary files directly in a folder."""
+def remove_half_written(folder: Path, *, unchanged_for_s: float) -> None:
+    """Remove the temporary files directly in a folder that were last written to so long ago."""
     for path in folder.glob(".*.partial"):
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # finished, or removed by somebody else
+            if time.time() - path.stat().st_mtime >= unchanged_for_s:
+                path.unlink()
 
 
 def exists(path: Path) -> bool:

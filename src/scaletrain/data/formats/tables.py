@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 TableRow = tuple[str, dict[str, Any]] | Rejected  # (place, column -> value)
+INFO = "dataset_info.json"
 _BATCH_ROWS = 64
 # https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
 _END_OF_ARROW = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -212,9 +213,9 @@ def _check_size(metadata: "pq.FileMetaData", columns: Columns, file: SourceFile)
 def _licence(file: SourceFile) -> str:
     """What the dataset's own dataset_info.json says."""
     try:
-        data = storage.read_bytes(storage.join(folder_of(file.url), "dataset_info.json"))
+        data = storage.read_bytes(storage.join(folder_of(file.url), INFO))
     except NotFoundError:
         return ""
-    info = load_json(data, f"{folder_of(file.url)}dataset_info.json")
+    info = load_json(data, f"{folder_of(file.url)}{INFO}")
     licence = info.get("license") if isinstance(info, dict) else None
     return licence if isinstance(licence, str) else ""

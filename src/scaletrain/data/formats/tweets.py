@@ -29,6 +29,7 @@ Ints = npt.NDArray[np.int64]
 ReadPosts = Callable[[SourceFile], Iterator[Post | Rejected]]
 
 ARCHIVE_FILES = ("tweets.js", "tweet.js", *(f"tweets-part{number}.js" for number in range(1, 100)))
+ACCOUNT = "account.js"
 _TWCS_COLUMNS = ("tweet_id", "author_id", "inbound", "created_at", "text", "in_response_to_tweet_id")
 _ID = re.compile(r"[0-9]{1,18}|[1-8][0-9]{18}")
 _TIME = "%a %b %d %H:%M:%S %z %Y"
@@ -153,10 +154,10 @@ def _account(file: SourceFile) -> str:
     """Who wrote an archive: the account's id, else the archive's own folder."""
     folder = folder_of(file.url)
     try:
-        data = storage.read_bytes(f"{folder}account.js")
+        data = storage.read_bytes(f"{folder}{ACCOUNT}")
     except NotFoundError:
         return folder_of(file.name)
-    entries = load_json(data.partition(b"=")[2], f"{folder}account.js")
+    entries = load_json(data.partition(b"=")[2], f"{folder}{ACCOUNT}")
     account = (
         entries[0].get("account") if isinstance(entries, list) and entries and isinstance(entries[0], dict) else {}
     )
