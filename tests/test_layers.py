@@ -17,6 +17,7 @@ LAYERS = {
     "scaletrain.errors": 0,
     "scaletrain.log": 0,
     "scaletrain.config": 1,
+    "scaletrain.config_annotations": 1,
     "scaletrain.config_cleaning": 1,
     "scaletrain.config_file": 1,
     "scaletrain.config_problems": 1,

@@ -27,6 +27,7 @@ from scaletrain.data import cleaning, shards
 from scaletrain.data.cleaning import clean, load_steps
 from scaletrain.data.conversation import Drop
 from scaletrain.data.counting import (
+    annotation_statistics,
     corpus_statistics,
     flows,
     leakage_statistics,
@@ -150,6 +151,7 @@ def _make(
             of_splits,
             flows=flows(documents, inside, names=_names(section)),
             steps=step_statistics(documents, inside),
+            annotations=annotation_statistics(documents, inside, names=_names(section)),
             leakage=leakage_statistics(documents, inside, leakage),
             settings=_settings(section),
         )
