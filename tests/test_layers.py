@@ -18,6 +18,7 @@ LAYERS = {
     "scaletrain.log": 0,
     "scaletrain.scratch": 0,
     "scaletrain.config": 1,
+    "scaletrain.config_annotations": 1,
     "scaletrain.config_cleaning": 1,
     "scaletrain.config_file": 1,
     "scaletrain.config_problems": 1,

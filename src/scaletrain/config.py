@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from scaletrain.config_cleaning import CleaningStep
+from scaletrain.config_cleaning import CleaningStep, uncounted
 from scaletrain.config_section import (
     Count,
     Float,
@@ -182,6 +182,8 @@ class DataSection(Section):
         for index, corpus in enumerate(self.corpora):
             if corpus.weight is not None and corpus.epochs != 1:
                 yield f"corpora.{index}.epochs", "got epochs and a weight; keep one of the two"
+        for position, problem in uncounted(self.cleaning):
+            yield f"cleaning.{position}", problem
 
 
 class TrainSection(Section):

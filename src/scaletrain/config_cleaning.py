@@ -5,7 +5,7 @@ An entry is a step's name, or a map of one name to the step's settings: `[fix_un
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -18,15 +18,13 @@ from pydantic import (
     model_serializer,
 )
 
-from scaletrain.config_section import Count, Float, Fraction, Number, Positive, Section
+from scaletrain.config_annotations import Annotate, CheckAnnotations, CheckPerplexity, counted_with
+from scaletrain.config_section import Count, Float, Fraction, Number, Positive, Section, Share, Text
 
-Share = Annotated[Float, Field(ge=0, le=1)]
-Text = Annotated[str, Field(min_length=1)]
 LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$", description="an ISO 639 code, as en")]
 PersonalKind = Literal[
     "email", "phone", "card", "iban", "ip_address", "us_ssn", "chinese_id", "api_key", "name"
 ]  # fmt: skip
-
 # The steps that have no settings of their own; check_length takes data.min_turns, min_chars and max_chars.
 PLAIN_STEPS = ("fix_unicode", "tidy_spaces", "strip_html", "drop_empty_turns", "merge_turns", "check_length")
 
@@ -179,6 +177,9 @@ class StepSettings(Section):
     mask_personal_data: MaskPersonalData | None = Field(None, description="personal data")
     check_profanity: CheckProfanity | None = Field(None, description="lists of words")
     convert_chinese: ConvertChinese | None = Field(None, description="simplified and traditional characters")
+    annotate: Annotate | None = Field(None, description="words, parts of speech and entities")
+    check_annotations: CheckAnnotations | None = Field(None, description="what annotate counted")
+    check_perplexity: CheckPerplexity | None = Field(None, description="how likely a language model finds it")
 
     def chosen(self) -> tuple[str, Section]:
         """Return the step's name and its settings."""
@@ -193,6 +194,32 @@ def settings_of(step: str) -> type[Section] | None:
     """Return the section of a step's settings; None where it has none."""
     info = StepSettings.model_fields.get(step)
     return get_args(info.annotation)[0] if info else None
+
+
+def chosen_settings(entry: "str | StepSettings") -> Section | None:
+    """Return the settings of an entry, the default ones where it is a name alone; None where its step has none."""
+    if isinstance(entry, StepSettings):
+        return entry.chosen()[1]
+    section = settings_of(entry)
+    return section() if section else None
+
+
+def uncounted(steps: "Sequence[str | StepSettings]") -> Iterator[tuple[int, str]]:
+    """Yield (position, what to do) for each annotation that is checked and not counted before."""
+    counted: set[str] = set()
+    for position, step in enumerate(steps):
+        settings = chosen_settings(step)
+        if isinstance(settings, Annotate):
+            counted |= set(settings.counted())
+        if not isinstance(settings, CheckAnnotations):
+            continue
+        for each in settings.named():
+            if (kind := counted_with(each)) not in counted:
+                setting = {"entities": ", with entities: true", "content_words": ", with parts_of_speech: true"}
+                yield (
+                    position,
+                    f"check_annotations: {each} is not counted before it; put annotate there{setting.get(kind, '')}",
+                )
 
 
 def _check_name(name: object) -> object:

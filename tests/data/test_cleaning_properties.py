@@ -14,9 +14,11 @@ from scaletrain.data.conversation import Conversation, Drop, Turn, check_validit
 NEEDED = {
     "remove_phrases": {"phrases": ["as an AI", "以下是"]},
     "check_profanity": {"words": ["heck", "笨蛋"], "action": "mask"},
+    "check_annotations": {"min": {"words": 1}},
 }
-ALL_STEPS = tuple(name if name in PLAIN_STEPS else {name: NEEDED.get(name, {})} for name in STEPS)
-CONTENT_STEPS = [name for name in STEPS if name not in ("drop_empty_turns", "merge_turns")]
+NAMES = [name for name in STEPS if name != "check_perplexity"]  # which needs a model: test_cleaning_perplexity.py
+ALL_STEPS = tuple(name if name in PLAIN_STEPS else {name: NEEDED.get(name, {})} for name in NAMES)
+CONTENT_STEPS = [name for name in NAMES if name not in ("drop_empty_turns", "merge_turns")]
 
 PIECES = (
     *("hello there", "as an AI", "heck", "NO", "!!!", "1", ".", "(", ")", "\n", "\n\n\n", "  ", "\t"),
@@ -40,7 +42,7 @@ def test_a_step_changes_turns_or_drops_but_loses_none(conversation: Conversation
         name = entry if isinstance(entry, str) else next(iter(entry))
         if name not in CONTENT_STEPS:
             continue
-        (loaded,) = load_steps(section(cleaning=(entry,)))
+        loaded = load_steps(section(cleaning=("annotate", entry)))[-1]  # without it, there is nothing to check
         try:
             after = loaded(conversation)
         except Drop as drop:
@@ -106,7 +108,7 @@ SCRIPTS = {
 }
 KEEPS_ALL = ["fix_unicode", "tidy_spaces", "strip_html", "strip_markup", "replace_urls", "replace_handles", "drop_bots"]
 KEEPS_ALL += ["check_repetition", "check_characters", "check_words", "check_balance", "identify_language"]
-KEEPS_ALL += ["mask_personal_data", "drop_empty_turns", "merge_turns", "check_length"]
+KEEPS_ALL += ["mask_personal_data", "drop_empty_turns", "merge_turns", "check_length", "annotate"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -125,4 +127,6 @@ def test_only_what_is_asked_for_changes_a_scripts_forms() -> None:
         "remove_phrases",
         "check_profanity",
         "convert_chinese",
+        "check_annotations",
+        "check_perplexity",
     }

@@ -41,6 +41,7 @@ def test_steps_run_where_tokens_are_made(
             *("tidy_spaces", "replace_urls", "mask_personal_data"),
             {"identify_language": {"keep": ["en"], "min_confidence": 0.2}},
             {"check_profanity": {"lists": [f"{s3_bucket}/words.txt", "more.txt"]}},
+            "annotate",
         ),
     )  # type: ignore[call-arg]
     tables = tokenise(
@@ -51,12 +52,12 @@ def test_steps_run_where_tokens_are_made(
         leakage=None,
         use_ray=use_ray,
     )
-    columns = ("row", "language", "changes", "reason", "detail", "step")
+    columns = ("row", "language", "changes", "annotations", "reason", "detail", "step")
     rows_made = [row for table in tables for row in table.to_pylist() if row["reason"] != END_OF_PART]
     found = sorted((tuple(row[name] for name in columns) for row in rows_made), key=lambda row: row[0])
     assert found == [
-        (0, "en", ["tidy_spaces", "mask_personal_data"], None, None, None),
-        (1, "de", [], "other_language", "de", "identify_language"),
-        (2, "en", [], "profanity", "2 listed words", "check_profanity"),
-        (3, "en", ["replace_urls"], "empty_turn", "", "check_validity"),
+        (0, "en", ["tidy_spaces", "mask_personal_data"], [("words", 12.0)], None, None, None),
+        (1, "de", [], [], "other_language", "de", "identify_language"),
+        (2, "en", [], [], "profanity", "2 listed words", "check_profanity"),
+        (3, "en", ["replace_urls"], [("words", 7.0)], "empty_turn", "", "check_validity"),
     ]

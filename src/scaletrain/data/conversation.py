@@ -45,7 +45,8 @@ class Conversation:
 
     corpus: the name of its corpus. source: where it was read (file:line or file:key). id: what the dump calls it.
     authors: who speaks, as the dump names them, in the order of their first turn. language: an ISO 639-1 code.
-    licence: an SPDX identifier. changes: the cleaning steps that changed it. What is not known is empty.
+    licence: an SPDX identifier. changes: the cleaning steps that changed it. annotations: what cleaning steps counted
+    in it, as (name, number) by name. What is not known is empty.
     """
 
     turns: tuple[Turn, ...]
@@ -56,6 +57,7 @@ class Conversation:
     language: str = ""
     licence: str = ""
     changes: tuple[str, ...] = ()
+    annotations: tuple[tuple[str, float], ...] = ()
 
     def messages(self) -> list[dict[str, str]]:
         """Return the turns as chat templates and OpenAI's API take them."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scaletrain.config_annotations import counted_with
 from scaletrain.data.documents import Documents, Ints
 from scaletrain.data.formats import BAD_ROW
 from scaletrain.data.leakage import LEAKED, Leakage
@@ -18,6 +19,7 @@ from scaletrain.data.shards import SplitInfo
 from scaletrain.data.statistics import (
     KEPT,
     UNKNOWN,
+    AnnotationStatistics,
     CorpusStatistics,
     Flow,
     LeakageStatistics,
@@ -102,6 +104,32 @@ def step_statistics(documents: Documents, inside: npt.NDArray[np.bool_]) -> list
         for name in sorted({*changed, *dropped})
     ]
     return sorted(found, key=lambda step: -step.changed - sum(step.dropped.values()))
+
+
+def annotation_statistics(
+    documents: Documents, inside: npt.NDArray[np.bool_], *, names: Sequence[str]
+) -> list[AnnotationStatistics]:
+    """Sum up the annotations of what was kept, by corpus, language and name."""
+    languages = _Words(documents.known["language"])
+    totals: Counter[tuple[int, str, str]] = Counter()  # in hundredths: whole numbers add up alike in any order
+    rows: Counter[tuple[int, str, str]] = Counter()
+    start = 0
+    chunks: list[Any] = documents.known["annotations"].chunks
+    for chunk in chunks:
+        owners = start + np.repeat(np.arange(len(chunk)), np.diff(chunk.offsets.to_numpy()))
+        start += len(chunk)
+        words: Any = chunk.keys.dictionary_encode()
+        number_of, values, found = words.indices.to_numpy(), chunk.items.to_numpy(), words.dictionary.to_pylist()
+        for entry in np.flatnonzero((inside & documents.has_document)[owners]).tolist():
+            row = int(owners[entry])
+            key = (int(documents.corpus[row]), languages.word(row), str(found[number_of[entry]]))
+            totals[key] += round(100 * values[entry])
+            rows[key] += 1
+    counted = {key: rows[(*key[:2], counted_with(key[2]))] for key in totals}
+    return [
+        AnnotationStatistics(names[key[0]], *key[1:], counted[key], total / 100, total / 100 / counted[key])
+        for key, total in sorted(totals.items())
+    ]
 
 
 def leakage_statistics(

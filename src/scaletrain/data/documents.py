@@ -18,7 +18,7 @@ from scaletrain.data.encoding import DOCUMENTS
 from scaletrain.errors import StorageError
 
 Ints = npt.NDArray[np.int64]
-KNOWN = ["source", "detail", "id", "language", "licence", "changes", "step", "excerpt"]
+KNOWN = ["source", "detail", "id", "language", "licence", "changes", "annotations", "step", "excerpt"]
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ KNOWN: dict[str, pa.DataType] = {
     "language": pa.string(),
     "licence": pa.string(),
     "changes": pa.list_(pa.string()),
+    "annotations": pa.map_(pa.string(), pa.float64()),
 }
 CONVERSATIONS = pa.schema({**_RECORD, **KNOWN, "roles": pa.list_(pa.string()), "contents": pa.list_(pa.string())})
 # The cleaning step that dropped a conversation, and the beginning of what it said, for the report.

@@ -23,6 +23,7 @@ from scaletrain.data import identity, shards
 from scaletrain.data.cleaning import clean, load_steps
 from scaletrain.data.conversation import Drop
 from scaletrain.data.counting import (
+    annotation_statistics,
     corpus_statistics,
     flows,
     leakage_statistics,
@@ -146,6 +147,7 @@ def _make(
             of_splits,
             flows=flows(documents, inside, names=corpus_names(section)),
             steps=step_statistics(documents, inside),
+            annotations=annotation_statistics(documents, inside, names=corpus_names(section)),
             leakage=leakage_statistics(documents, inside, leakage),
             settings=settings_of(section),
         )

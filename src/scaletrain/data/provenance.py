@@ -4,6 +4,7 @@
     rows                     1, or how many of the dump's rows it stands for, where a format counts what it leaves out
     language, licence        as far as known, else empty
     changes                  the cleaning steps that changed it, in order
+    annotations              what cleaning steps counted in it, by name
     key                      hash of what is said after cleaning, in hex; null where cleaning left it out
     reason, detail, step     why it was left out, what is particular to it, and the cleaning step; null where kept
     split, sample_ids        where it is, and the rows of that split that hold it
@@ -39,7 +40,7 @@ PREFIX = "provenance-"
 _ROWS_PER_GROUP = 2**16
 _ROWS_PER_FILE = 2**20
 _LIVES_SHOWN = 20
-_KNOWN = ("source", "id", "language", "licence", "changes", "detail", "step")
+_KNOWN = ("source", "id", "language", "licence", "changes", "annotations", "detail", "step")
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
@@ -148,7 +149,8 @@ def _table(documents: "Documents", rows: "Ints", places: _Places, corpora: Seque
     }
     for name in ("id", "language", "licence"):
         columns[name] = columns[name].fill_null("")
-    columns["changes"] = pc.coalesce(columns["changes"], pa.scalar([], pa.list_(pa.string())))
+    for name in ("changes", "annotations"):
+        columns[name] = pc.coalesce(columns[name], pa.scalar([], _schema().field(name).type))
     return pa.table({name: columns[name] for name in _schema().names}).cast(_schema())
 
 
@@ -161,6 +163,7 @@ def _schema() -> "pa.Schema":
         "rows": number,
         **dict.fromkeys(("language", "licence"), text),
         "changes": pa.list_(text),
+        "annotations": pa.map_(text, pa.float64()),
         **dict.fromkeys(("key", "reason", "detail", "step", "split"), text),
         "sample_ids": pa.list_(number),
         **dict.fromkeys(("turns", "tokens", "dropped_tokens"), number),
@@ -220,6 +223,7 @@ class Life:
     turns: int
     tokens: int
     dropped_tokens: int
+    annotations: Sequence[tuple[str, float]] = ()
 
     def lines(self, dataset_url: str) -> list[str]:
         """Tell it in plain words, a line for each fact."""
@@ -232,6 +236,8 @@ class Life:
         told.append(f"  licence   {self.licence or 'NOT KNOWN: set licence in data.corpora'}")
         if self.reason is None or self.changes:
             told.append(f"  changed   {', '.join(self.changes) or 'by no cleaning step'}")
+        if self.annotations:
+            told.append(f"  counted   {', '.join(f'{name} {count:g}' for name, count in self.annotations)}")
         if self.reason is not None:
             by = f" by {self.step}" if self.step else ""
             told.append(f"  left out  {self.reason}{by}" + (f": {self.detail}" if self.detail else ""))

@@ -12,6 +12,7 @@ from importlib.resources import files
 import orjson
 
 from scaletrain.data.formats import BAD_ROW
+from scaletrain.data.report_annotations import annotations_section
 from scaletrain.data.report_charts import Bar, Stream, histogram, sankey, shares
 from scaletrain.data.report_parts import meter, sample_html, section, share, table
 from scaletrain.data.report_samples import Sample
@@ -35,6 +36,7 @@ def report_html(statistics: Statistics, samples: Mapping[str, Sequence[Sample]])
         _lengths(statistics),
         _reasons(statistics, samples),
         _steps(statistics),
+        annotations_section(statistics.annotations),
         _packing(statistics),
         _leakage(statistics),
         _licences(statistics),

@@ -63,6 +63,21 @@ class StepStatistics:
 
 
 @dataclass(frozen=True)
+class AnnotationStatistics:
+    """What cleaning steps counted in the conversations kept of one corpus and language, by name: sum and mean.
+
+    conversations: in how many something of its kind was counted, though it be 0 times; the mean is over these.
+    """
+
+    corpus: str
+    language: str
+    name: str
+    conversations: int
+    total: float
+    mean: float
+
+
+@dataclass(frozen=True)
 class LeakageStatistics:
     """A benchmark file: its items, those too short to be looked for, and the conversations dropped for quoting it."""
 
@@ -102,6 +117,7 @@ class Statistics:
     splits: Mapping[str, SplitStatistics]
     flows: Sequence[Flow] = ()
     steps: Sequence[StepStatistics] = ()
+    annotations: Sequence[AnnotationStatistics] = ()
     leakage: Sequence[LeakageStatistics] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
 

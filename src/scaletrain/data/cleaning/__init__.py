@@ -10,6 +10,7 @@ from dataclasses import replace
 from importlib.metadata import version
 
 from scaletrain.config import DataSection
+from scaletrain.config_annotations import Annotate, CheckPerplexity
 from scaletrain.config_cleaning import (
     CheckProfanity,
     CleaningStep,
@@ -17,12 +18,20 @@ from scaletrain.config_cleaning import (
     IdentifyLanguage,
     MaskPersonalData,
     StepSettings,
-    settings_of,
+    chosen_settings,
 )
 from scaletrain.config_section import Section
+from scaletrain.data.cleaning.annotations import (
+    annotate,
+    annotators,
+    check_annotations,
+    check_chinese_segmenter,
+    load_pipelines,
+)
 from scaletrain.data.cleaning.boilerplate import drop_bots, remove_phrases
 from scaletrain.data.cleaning.chinese import convert_chinese, load_converter
 from scaletrain.data.cleaning.language import identify_language, load_language_model
+from scaletrain.data.cleaning.likelihood import check_judge, check_perplexity, load_judge
 from scaletrain.data.cleaning.markup import replace_handles, replace_urls, strip_html, strip_markup
 from scaletrain.data.cleaning.people import load_names_model
 from scaletrain.data.cleaning.personal import mask_personal_data
@@ -59,6 +68,9 @@ STEPS: dict[str, Callable[..., Conversation]] = {
         mask_personal_data,
         check_profanity,
         convert_chinese,
+        annotate,
+        check_annotations,
+        check_perplexity,
     )
 }
 
@@ -115,9 +127,10 @@ def load_steps(section: DataSection) -> list[Step]:
 def determined_by(section: DataSection) -> list[object]:
     """Return what the steps depend on besides the section.
 
-    That is the user's functions (hashed), the words of lists, and the versions of packages that decide what is changed.
+    That is the user's functions (hashed), the words of lists, and the versions of packages and models that decide what
+    is changed or counted.
     """
-    settings = [entry.chosen()[1] for entry in section.cleaning if isinstance(entry, StepSettings)]
+    settings = [chosen_settings(entry) for entry in section.cleaning]
     names = [entry.chosen()[0] if isinstance(entry, StepSettings) else entry for entry in section.cleaning]
     models = [each.name_model for each in settings if isinstance(each, MaskPersonalData) and _masks_names(each)]
     return [
@@ -125,6 +138,12 @@ def determined_by(section: DataSection) -> list[object]:
         [read_lists(each.lists) for each in settings if isinstance(each, CheckProfanity)],
         {package: version(package) for name in names for package in _PACKAGES.get(name, ())},
         {model: [version("spacy"), load_names_model(model).meta["version"]] for model in models},
+        [
+            annotators(each.models, each.parts_of_speech, each.entities)
+            for each in settings
+            if isinstance(each, Annotate)
+        ],
+        [load_judge(each.model).name for each in settings if isinstance(each, CheckPerplexity)],
     ]
 
 
@@ -141,11 +160,8 @@ def user_steps(section: DataSection) -> list[str]:
 def _load(entry: CleaningStep, section: DataSection) -> Step:
     if isinstance(entry, str) and ":" in entry:
         return load_function(entry, setting="data.cleaning")  # type: ignore[return-value]
-    if isinstance(entry, str):
-        section_of_step = settings_of(entry)
-        name, settings = entry, section_of_step() if section_of_step else None
-    else:
-        name, settings = entry.chosen()
+    name = entry if isinstance(entry, str) else entry.chosen()[0]
+    settings = chosen_settings(entry)
     if name == "check_length":
         return functools.partial(
             check_length, min_turns=section.min_turns, min_chars=section.min_chars, max_chars=section.max_chars
@@ -173,6 +189,12 @@ def _load_what_is_needed(settings: Section) -> None:
         read_lists(settings.lists)
     elif isinstance(settings, MaskPersonalData) and _masks_names(settings):
         load_names_model(settings.name_model)
+    elif isinstance(settings, Annotate):
+        check_chinese_segmenter()
+        if settings.parts_of_speech or settings.entities:
+            load_pipelines(settings.models, settings.parts_of_speech, settings.entities)
+    elif isinstance(settings, CheckPerplexity):
+        check_judge(settings.model, max_tokens=settings.max_tokens)
 
 
 def _masks_names(settings: MaskPersonalData) -> bool:

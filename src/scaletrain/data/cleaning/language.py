@@ -63,12 +63,12 @@ def detect(text: str) -> tuple[str, float]:
     if not labels:
         return "", 0.0
     language, confidence = labels[0].removeprefix("__label__"), min(float(confidences[0]), 1.0)
-    if language != "zh" and not text.isascii() and _is_chinese(text):
+    if language != "zh" and not text.isascii() and is_chinese(text):
         return "zh", _SURE
     return language, confidence
 
 
-def _is_chinese(text: str) -> bool:
+def is_chinese(text: str) -> bool:
     """Whether most letters are Chinese characters, and none is Japanese or Korean alone."""
     return 2 * len(_HAN.findall(text)) > len(_LETTER.findall(text)) and not _KANA_OR_HANGUL.search(text)
 

@@ -1,14 +1,15 @@
 """Names of people in a text, found by a spaCy model: spaCy and the model are for the user to install."""
 
-import functools
 from typing import TYPE_CHECKING
 
+from scaletrain.data.cleaning.spacy_models import ENTITIES, load_spacy_model
 from scaletrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from spacy.language import Language
 
 _PEOPLE = ("PERSON", "PER")  # as English and Chinese models call them, and those of other languages
+_SETTING = "data.cleaning: mask_personal_data: kind name"
 
 
 def find_names(text: str, *, model: str, language: str) -> list[tuple[int, int]]:
@@ -28,20 +29,9 @@ def find_names(text: str, *, model: str, language: str) -> list[tuple[int, int]]
     ]
 
 
-@functools.cache
 def load_names_model(model: str) -> "Language":
     """Load a spaCy model for its entities; ConfigError where it is not installed, or knows no people."""
-    setting = "data.cleaning: mask_personal_data: kind name"
-    try:
-        import spacy
-    except ImportError as exc:
-        raise ConfigError(f"{setting}: spaCy is not installed; `pip install scaletrain[names]`, and a model") from exc
-    try:
-        pipeline = spacy.load(model, exclude=["tagger", "parser", "attribute_ruler", "lemmatizer"])
-    except OSError as exc:
-        raise ConfigError(
-            f"{setting}: spaCy has no model {model}; `python -m spacy download {model}`, or name another as name_model"
-        ) from exc
+    pipeline = load_spacy_model(model, wanted=ENTITIES, setting=_SETTING, name_setting="name_model", extra="names")
     if "ner" not in pipeline.pipe_names:
-        raise ConfigError(f"{setting}: the model {model} finds no names; use one with entities, as en_core_web_sm")
+        raise ConfigError(f"{_SETTING}: the model {model} finds no names; use one with entities, as en_core_web_sm")
     return pipeline
