@@ -1,6 +1,6 @@
 """Conversations become tokenised documents: cleaned, encoded, and given a fingerprint; row by row accounted for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import xxhash
 
 from scaletrain.config import DataSection
-from scaletrain.data.chat_template import Encoded, encode
+from scaletrain.data.chat_template import Encoded, encode_all
 from scaletrain.data.cleaning import Step, clean, load_steps
 from scaletrain.data.conversation import Conversation, Drop, Turn
 from scaletrain.data.excerpts import excerpt_of_dropped
@@ -89,28 +89,28 @@ def make_encoder(section: DataSection, tokenizer: "PreTrainedTokenizerBase", lea
 
 def encode_table(conversations: pa.Table, encoder: Encoder) -> pa.Table:
     """Clean and encode a table of CONVERSATIONS; what is dropped keeps its row, with the reason."""
-    rows = conversations.to_pylist()
-    nothing = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_), np.zeros(0, np.int32))
-    keys: list[bytes | None] = [None] * len(rows)
-    documents = [nothing] * len(rows)
-    fingerprints = [NO_FINGERPRINT] * len(rows)
-    for i, row in enumerate(rows):
-        if row["reason"] is not None:
-            continue
-        conversation = _conversation(row)
+    num_rows = len(conversations)
+    columns = {name: conversations[name].to_pylist() for name in _RECORD | KNOWN}
+    columns |= {name: [None] * num_rows for name in _DROPPED}
+    fingerprints = [NO_FINGERPRINT] * num_rows
+    cleaned: dict[int, Conversation] = {}
+    for row, conversation in _conversations(conversations, columns):
         try:
-            conversation = clean(conversation, encoder.steps)
-            fingerprints[i] = encoder.fingerprint(conversation)
-            documents[i] = encode(conversation, encoder.tokenizer)
-            keys[i] = xxhash.xxh3_128_digest(orjson.dumps(conversation.messages()))
+            cleaned[row] = clean(conversation, encoder.steps)
+            fingerprints[row] = encoder.fingerprint(cleaned[row])
         except Drop as drop:
-            conversation = drop.conversation or conversation
-            row |= {"reason": drop.reason, "detail": drop.detail, "step": drop.step}
-            row["excerpt"] = excerpt_of_dropped(conversation, drop)
-        row |= {name: getattr(conversation, name) for name in KNOWN}
-    arrays: list[pa.Array[Any]] = [
-        pa.array([row.get(name) for row in rows], kind) for name, kind in (_RECORD | KNOWN | _DROPPED).items()
-    ]
+            _note(columns, row, cleaned.pop(row, conversation), drop)
+    keys: list[bytes | None] = [None] * num_rows
+    documents = [Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_), np.zeros(0, np.int32))] * num_rows
+    encoded = encode_all(list(cleaned.values()), encoder.tokenizer)
+    for (row, conversation), document in zip(cleaned.items(), encoded, strict=True):
+        if isinstance(document, Drop):
+            _note(columns, row, conversation, document)
+            continue
+        _note(columns, row, conversation)
+        documents[row] = document
+        keys[row] = xxhash.xxh3_128_digest(orjson.dumps(conversation.messages()))
+    arrays: list[pa.Array[Any]] = [pa.array(columns[name], kind) for name, kind in (_RECORD | KNOWN | _DROPPED).items()]
     arrays.append(pa.array(keys, DOCUMENTS.field("key").type))
     arrays.append(_list_array("input_ids", [each.input_ids for each in documents]))
     arrays.append(_list_array("supervised", [each.supervised.view(np.uint8) for each in documents]))
@@ -120,11 +120,29 @@ def encode_table(conversations: pa.Table, encoder: Encoder) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=DOCUMENTS)
 
 
-def _conversation(row: dict[str, Any]) -> Conversation:
-    """The conversation of a row of CONVERSATIONS."""
-    turns = tuple(Turn(role, text) for role, text in zip(row["roles"], row["contents"], strict=True))
-    known: dict[str, Any] = {name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in KNOWN}
-    return Conversation(turns, source=row["source"], **known)
+def _conversations(table: pa.Table, columns: dict[str, list[Any]]) -> Iterator[tuple[int, Conversation]]:
+    """Yield the conversations of a table of CONVERSATIONS with their rows; `columns` are its others as Python's."""
+    lists: list[Any] = [table[name].combine_chunks() for name in ("roles", "contents")]
+    roles, contents = (each.flatten().to_numpy(zero_copy_only=False).tolist() for each in lists)
+    stops = np.cumsum(lists[0].value_lengths().fill_null(0).to_numpy()).tolist()
+    start = 0
+    for row, (reason, source, stop) in enumerate(zip(columns["reason"], columns["source"], stops, strict=True)):
+        if reason is None:
+            turns = tuple(map(Turn, roles[start:stop], contents[start:stop]))
+            values = {name: columns[name][row] for name in KNOWN}
+            known = {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}
+            yield row, Conversation(turns, source=source, **known)
+        start = stop
+
+
+def _note(columns: dict[str, list[Any]], row: int, conversation: Conversation, drop: Drop | None = None) -> None:
+    """Write down what is known of a conversation, and why it was dropped if it was."""
+    if drop is not None:
+        conversation = drop.conversation or conversation
+        columns["reason"][row], columns["detail"][row], columns["step"][row] = drop.reason, drop.detail, drop.step
+        columns["excerpt"][row] = excerpt_of_dropped(conversation, drop)
+    for name in KNOWN:
+        columns[name][row] = getattr(conversation, name)
 
 
 def _list_array(name: str, values: Sequence[npt.NDArray[Any]]) -> "pa.Array[Any]":

@@ -21,6 +21,7 @@ _ASCII_UNIT = re.compile(r"\w+", re.ASCII)
 _IS_UNSPACED = re.compile(f"[{UNSPACED}]")
 _BASE = 0x9E3779B97F4A7C15  # any odd number: it has an inverse modulo 2**64
 _INVERSE = pow(_BASE, -1, 2**64)
+_MAX_HASHES = 2**17
 
 
 def units(text: str) -> list[str]:
@@ -35,7 +36,7 @@ def count_unspaced(words: list[str]) -> int:
 
 def hash_units(words: list[str]) -> Hashes:
     """Return a hash of every unit."""
-    return np.fromiter(map(_hash_of, words), np.uint64, len(words))
+    return np.fromiter(map(_HASHES.__getitem__, words), np.uint64, len(words))
 
 
 def hash_ngrams(hashes: Hashes, n: int) -> Hashes:
@@ -52,9 +53,17 @@ def hash_ngrams(hashes: Hashes, n: int) -> Hashes:
     return (sums[n:] - sums[:count]) * inverses[:count]
 
 
-@functools.lru_cache(maxsize=2**17)
-def _hash_of(word: str) -> int:
-    return int(xxhash.xxh3_64_intdigest(word.encode()))
+class _WordHashes(dict[str, int]):
+    """Hashes of the words met so far; a word that was met costs no call, as it would with an lru_cache."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= _MAX_HASHES:
+            self.clear()
+        self[word] = hash_of_word = xxhash.xxh3_64_intdigest(word.encode())
+        return hash_of_word
+
+
+_HASHES = _WordHashes()
 
 
 @functools.lru_cache(maxsize=4)

@@ -9,6 +9,7 @@ encoding tasks); without, the same functions run in this process, where a breakp
 
 import functools
 import logging
+import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -204,6 +205,7 @@ def _read_in_task(task: pa.Table, *, section: DataSection, storage_section: Stor
 def _encode_in_task(
     conversations: pa.Table, *, section: DataSection, storage_section: StorageSection, pickled: bytes
 ) -> pa.Table:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # there is a task for each half of a core already
     _configure_storage(storage_section.root, tuple(sorted(storage_section.options.items())))
     try:
         return encode_table(conversations, make_encoder(section, *_unpickled(pickled)))

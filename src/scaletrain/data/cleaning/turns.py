@@ -1,5 +1,6 @@
 """Steps on turns as a whole: empty ones, consecutive ones, how many and how long, and the system prompt."""
 
+import operator
 from dataclasses import replace
 from itertools import groupby
 
@@ -8,11 +9,15 @@ from scaletrain.data.conversation import Conversation, Drop, Turn
 
 def drop_empty_turns(conversation: Conversation) -> Conversation:
     """Leave out turns of nothing but white space."""
-    return replace(conversation, turns=tuple(turn for turn in conversation.turns if turn.content.strip()))
+    turns = tuple([turn for turn in conversation.turns if turn.content.strip()])
+    return conversation if len(turns) == len(conversation.turns) else replace(conversation, turns=turns)
 
 
 def merge_turns(conversation: Conversation) -> Conversation:
     """Join consecutive turns of one role, a line each."""
+    roles = [turn.role for turn in conversation.turns]
+    if not any(map(operator.eq, roles, roles[1:])):
+        return conversation
     turns = tuple(
         Turn(role, "\n".join(turn.content for turn in run))
         for role, run in groupby(conversation.turns, key=lambda turn: turn.role)
