@@ -160,7 +160,7 @@ def version_of_nothing(name: str) -> str:
 @needs_spacy
 def test_the_models_versions_determine_the_dataset() -> None:
     """rjieba's always, spaCy's and its models' where they count; two models for one language are refused."""
-    words, tags = (determined_by(section(cleaning=(each,)))[2] for each in ("annotate", {"annotate": TAGS}))
+    words, tags = (determined_by(section(cleaning=(each,)))["annotators"] for each in ("annotate", {"annotate": TAGS}))
     assert words == [[f"rjieba {version('rjieba')}"]]
     assert tags == [[f"rjieba {version('rjieba')}", f"spacy {version('spacy')}", f"{MODEL} 3.8.0"]]
     with pytest.raises(ConfigError, match="models has two for en"):

@@ -97,7 +97,7 @@ def test_the_models_bytes_determine_the_dataset(tmp_path: Path) -> None:
     """Another model at the same place makes another dataset."""
     folders = [tiny_model_folder(tmp_path / f"{seed}" / "model", seed=seed) for seed in range(2)]
     hashes = [
-        determined_by(section(cleaning=({"check_perplexity": {"model": str(each)}},)))[-1]
+        determined_by(section(cleaning=({"check_perplexity": {"model": str(each)}},)))["judges"]
         for each in (*folders, folders[0])
     ]
     assert hashes[0] == hashes[2] != hashes[1]

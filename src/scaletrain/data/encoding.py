@@ -130,7 +130,9 @@ def _conversations(table: pa.Table, columns: dict[str, list[Any]]) -> Iterator[t
         if reason is None:
             turns = tuple(map(Turn, roles[start:stop], contents[start:stop]))
             values = {name: columns[name][row] for name in KNOWN}
-            known = {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}
+            known: dict[str, Any] = {
+                name: tuple(each) if isinstance(each, list) else each for name, each in values.items()
+            }
             yield row, Conversation(turns, source=source, **known)
         start = stop
 

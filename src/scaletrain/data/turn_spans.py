@@ -130,7 +130,8 @@ def _frame(tokenizer: "PreTrainedTokenizerBase", chat_template: str | None, *, h
         spans = _spans_of_beginnings(text, messages, tokenizer)
     except (Drop, DataError):  # other conversations may do better, and raise the same where they do not
         return None
-    opening, turns = "", []
+    opening = ""
+    turns: list[_Around] = []
     for span, message in zip(spans, messages[has_system:], strict=True):
         before, found, after = text[span.start : span.stop].partition(message["content"])
         header = span.spoken - span.start

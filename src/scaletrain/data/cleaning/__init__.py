@@ -124,7 +124,7 @@ def load_steps(section: DataSection) -> list[Step]:
     return steps
 
 
-def determined_by(section: DataSection) -> list[object]:
+def determined_by(section: DataSection) -> dict[str, object]:
     """Return what the steps depend on besides the section.
 
     That is the user's functions (hashed), the words of lists, and the versions of packages and models that decide what
@@ -133,18 +133,18 @@ def determined_by(section: DataSection) -> list[object]:
     settings = [chosen_settings(entry) for entry in section.cleaning]
     names = [entry.chosen()[0] if isinstance(entry, StepSettings) else entry for entry in section.cleaning]
     models = [each.name_model for each in settings if isinstance(each, MaskPersonalData) and _masks_names(each)]
-    return [
-        [source_hash(name, setting="data.cleaning") for name in user_steps(section)],
-        [read_lists(each.lists) for each in settings if isinstance(each, CheckProfanity)],
-        {package: version(package) for name in names for package in _PACKAGES.get(name, ())},
-        {model: [version("spacy"), load_names_model(model).meta["version"]] for model in models},
-        [
+    return {
+        "functions": [source_hash(name, setting="data.cleaning") for name in user_steps(section)],
+        "lists": [read_lists(each.lists) for each in settings if isinstance(each, CheckProfanity)],
+        "packages": {package: version(package) for name in names for package in _PACKAGES.get(name, ())},
+        "name_models": {model: [version("spacy"), load_names_model(model).meta["version"]] for model in models},
+        "annotators": [
             annotators(each.models, each.parts_of_speech, each.entities)
             for each in settings
             if isinstance(each, Annotate)
         ],
-        [load_judge(each.model).name for each in settings if isinstance(each, CheckPerplexity)],
-    ]
+        "judges": [load_judge(each.model).name for each in settings if isinstance(each, CheckPerplexity)],
+    }
 
 
 def with_lists_read(section: DataSection) -> DataSection:
