@@ -1,6 +1,7 @@
 """What a conversation is, how foreign messages become one, and the rules that make it fit for training."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -62,6 +63,11 @@ class Conversation:
     def messages(self) -> list[dict[str, str]]:
         """Return the turns as chat templates and OpenAI's API take them."""
         return [{"role": turn.role, "content": turn.content} for turn in self.turns]
+
+    def annotated(self, counts: Mapping[str, float]) -> "Conversation":
+        """Return the same with these annotations, in place of those of the same names."""
+        known = {**dict(self.annotations), **counts}
+        return replace(self, annotations=tuple(sorted(known.items())))
 
 
 def from_messages(messages: object, *, corpus: str = "", source: str = "") -> Conversation:

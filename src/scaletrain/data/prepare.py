@@ -7,8 +7,8 @@ is nothing to do. That file is written last, and an interrupted preparation is o
 documents that were kept until then (incremental.py).
 
 Limits: the tokenised documents lie on the driver's local disk (5 bytes a token, and up to 2.1 kB a conversation for
-what finds near-duplicates) until they are packed, and the driver
-holds some 500 bytes of memory for each conversation and each piece of one: 10 million conversations take a few GB.
+what finds near-duplicates) until they are packed, and the driver holds some 500 bytes of memory for each conversation
+and each piece of one: 10 million conversations take a few GB.
 """
 
 from collections.abc import Iterator, Sequence

@@ -2,9 +2,8 @@
 
 Every row of a corpus gives one row of the tables yielded here, in whatever order: a document, or the reason why there
 is none (what threads leave out is one row for each reason, with its `count`). So does the end of a part, unless it was
-not read to its end for its unreadable rows. With Ray the work is Ray Data tasks (a
-big file is one reading task, and so are the files of a corpus that refer to one another; their conversations are many
-encoding tasks); without, the same functions run in this process, where a breakpoint works.
+not read to its end for its unreadable rows. With Ray the work is Ray Data tasks (a part is one reading task; its
+conversations are many encoding tasks); without, the same functions run in this process, where a breakpoint works.
 """
 
 import functools

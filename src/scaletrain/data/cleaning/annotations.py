@@ -15,7 +15,6 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -65,8 +64,7 @@ def annotate(
         counts = _count_chinese(texts, parts_of_speech=parts_of_speech)
     else:
         counts = _count_words(texts)
-    known = dict(conversation.annotations) | {name: float(count) for name, count in counts.items()}
-    return replace(conversation, annotations=tuple(sorted(known.items())))
+    return conversation.annotated({name: float(count) for name, count in counts.items()})
 
 
 def check_annotations(

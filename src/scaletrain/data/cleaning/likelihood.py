@@ -11,7 +11,7 @@ different kinds scores may differ in their last digit, which is the second after
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scaletrain.data.cleaning.contents import spoken
@@ -43,8 +43,7 @@ def check_perplexity(
     score = perplexity("\n".join(spoken(conversation)), load_judge(model), max_tokens=max_tokens)
     if score is None:
         return conversation
-    known = dict(conversation.annotations) | {PERPLEXITY: score}
-    conversation = replace(conversation, annotations=tuple(sorted(known.items())))
+    conversation = conversation.annotated({PERPLEXITY: score})
     drop = None
     if highest is not None and score > highest:
         drop = Drop("unlikely", f"perplexity {score:g}, at most {highest:g}")
