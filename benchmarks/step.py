@@ -1,24 +1,30 @@
-"""What the harness costs a training step: its own CPU time, and the step beside a bare DeepSpeed loop.
+"""A training step: scaletrain beside Hugging Face's Trainer, TRL and bare DeepSpeed, on the same documents.
 
-    python benchmarks/step.py [--write benchmarks/results/step.md]
+    python benchmarks/step.py [--size 1B] [--dataset URL] [--write benchmarks/results/step.md]
 
-Both arms train the same small model on the same rows with the same DeepSpeed settings, in this process:
+All arms train the same Llama of a real shape with random weights (nothing is downloaded) on the same conversations
+(chitchat's, unless --dataset names what `scaletrain prepare` made), with ZeRO-2 and AdamW in bf16 on a GPU:
 
-    bare DeepSpeed  batches in memory; forward, backward, step; no metrics, ledger, checks or agreement
-    scaletrain      the loop of `scaletrain train --local`: rows read from shards, ids checked, records kept
+    scaletrain               the loop of `scaletrain train --local`, packed rows
+    bare DeepSpeed           the same model, kernels and batches; forward, backward, update and nothing else
+    Trainer, padded          transformers.Trainer + DeepSpeed as it is by default: SDPA, each micro batch padded
+    Trainer, padding-free    the same with DataCollatorWithFlattening, Liger's kernels and loss, and flash attention
+    TRL                      SFTTrainer, padding-free with Liger's kernels
 
-The harness's CPU time is what the main thread uses in a step outside the engine's forward, backward and update. The
-model is small on purpose, so that what does not shrink with it shows. Takes some four minutes.
+flash attention is torch's own (torch.nn.attention.varlen), for the peers too: the package flash-attn, which they would
+use, holds the same kernels. Arms take turns in one process, A B B A; a peer's micro batch is halved until it fits. On a
+CPU the model is tiny, the precision fp32, and there is no DeepSpeed in the Trainer: it shows that all arms run and
+agree, and nothing of their speed on a GPU. Tokens are real ones, padding left out.
 """
 
 import argparse
+import gc
+import os
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,192 +33,267 @@ from scaletrain.config_file import parse_config
 from scaletrain.data.loader import steps_local
 from scaletrain.data.prepare import prepare
 from scaletrain.data.shards import load_index
-from scaletrain.metrics import RecordWriter, StepMetrics
-from scaletrain.model.build import load_model
-from scaletrain.model.loss import LossModel
-from scaletrain.train import loop, start, step, zero
+from scaletrain.devices import peak_flops
+from scaletrain.model.kernels import resolve_kernels
+from scaletrain.train import start
 from scaletrain.train.job import Job
-from scaletrain.train.local import process_group
-from scaletrain.train.records import Records
-from scaletrain.train.worker import Worker, prepare_process
+from scaletrain.train.local import only_worker
+from scaletrain.train.worker import Worker
+from stepping.hf_trainer import Settings, run_trainer
+from stepping.ours import run_bare, run_scaletrain, with_name
+from stepping.trl_trainer import run_trl
+from stepping.work import SHAPES, Found, Work, steps_of
 
-BARE, OURS = "bare DeepSpeed", "scaletrain"
-STEPS = 12
-WARM_UP_STEPS = 2
+OURS, BARE, PADDED, FREE, TRL = "scaletrain", "bare DeepSpeed", "Trainer, padded", "Trainer, padding-free", "TRL"
 CONFIG = """
 name: step
 storage: {{root: {root}}}
-model: {{init: random, size: {{vocab_size: 2048, hidden_size: 128, num_layers: 4, num_heads: 4}}}}
-data:
-  corpora: [{{format: chatterbot, source: "package:chatterbot_corpus/data/english/*.yml"}}]
-  seq_len: 256
-  validation: 0
-train: {{steps: 12, global_batch_size: 8, micro_batch_size: 4, learning_rate: 1.0e-3, device: cpu}}
+model: {{init: random, size: {{vocab_size: 2048, hidden_size: 64, num_layers: 1, num_heads: 4}}}}
+data: {{corpora: [{{format: chitchat, source: "package:chitchat_dataset/dataset.json", limit: 300}}], seq_len: 512}}
+train:
+  steps: {steps}
+  global_batch_size: {rows}
+  micro_batch_size: {micro_rows}
+  learning_rate: 1.0e-5
+  schedule: constant
+  warmup_steps: 0
+  weight_decay: 0.0
+  device: {device}
+zero: {{stage: {stage}}}
 checkpoint: {{every_steps: 1000000}}
+track: {{tensorboard: false}}
 """
 
 
 @dataclass
-class Clock:
-    """Main-thread CPU seconds: at the end of each step, and inside the engine's calls so far."""
+class Arm:
+    """What one arm did in its rounds; `problem` where it could not run."""
 
-    ends: list[float] = field(default_factory=list)
-    engine_s: float = 0.0
-    engine_ends: list[float] = field(default_factory=list)
-
-    def harness_ms(self) -> list[float]:
-        """CPU milliseconds a step spent outside the engine, warm-up left out."""
-        steps = [b - a for a, b in zip(self.ends, self.ends[1:], strict=False)]
-        engine = [b - a for a, b in zip(self.engine_ends, self.engine_ends[1:], strict=False)]
-        return [1e3 * (step - inside) for step, inside in zip(steps, engine, strict=True)][WARM_UP_STEPS:]
+    tokens_per_s: list[float] = field(default_factory=list)
+    flops_per_s: list[float] = field(default_factory=list)
+    peak_bytes: int = 0
+    first_loss: float = float("nan")
+    last_loss: float = float("nan")
+    rows: int = 0
+    problem: str = ""
 
 
 def main() -> None:
     """Measure, and print what was found as Markdown."""
+    arguments = _arguments()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    machine = measure.machine("deepspeed", "torch", "transformers", *_installed("liger-kernel", "trl"))
+    if device == "cuda":
+        machine = f"{torch.cuda.get_device_name(0)}; {machine}"
+    sizes = arguments.size or (["0.135B", "1B"] if device == "cuda" else ["tiny"])
+    parts = []
+    with tempfile.TemporaryDirectory(prefix="scaletrain-benchmark-") as folder:
+        for size in sizes:
+            parts.append(compare(size, device, Path(folder) / size, arguments))
+            measure.publish(_report(machine, parts), arguments.write)
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, help="keep the report in this file too")
-    parser.add_argument("--rounds", type=int, default=30, help="how often each arm runs (default: %(default)s)")
-    arguments = parser.parse_args()
-    machine = measure.machine("deepspeed", "torch", "transformers")
-    with tempfile.TemporaryDirectory(prefix="scaletrain-benchmark-") as folder:
-        report = compare(Path(folder), rounds=arguments.rounds)
-    measure.publish(f"# The harness around a training step\n\n{machine}\n\n{report}", arguments.write)
+    parser.add_argument("--size", action="append", choices=SHAPES, help="again for another; default: what fits")
+    parser.add_argument("--dataset", help="URL of a prepared dataset, instead of chitchat's")
+    parser.add_argument("--steps", type=int, default=12, help="of each run, warm-up included (default: %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=4, help="steps that do not count (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=0, help="packed rows of a step (default: 16, 8 on a CPU)")
+    parser.add_argument("--micro-rows", type=int, default=0, help="of them at once (default: half)")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each arm runs (default: %(default)s)")
+    parser.add_argument("--stage", type=int, default=2, help="of ZeRO, for ours and bare DeepSpeed")
+    parser.add_argument("--attention", default="auto", help="ours: auto, varlen, flex or sdpa")
+    parser.add_argument("--kernels", default="auto", help="ours: auto, liger, compile or plain")
+    parser.add_argument("--arm", action="append", choices=[OURS, BARE, PADDED, FREE, TRL], help="only this one; again")
+    return parser.parse_args()
 
 
-def compare(folder: Path, *, rounds: int) -> str:
-    """Run the arms in turns in one process group of one; returns the report."""
-    worker = Worker(0, 1, 0, 1, torch.device("cpu"))
-    prepare_process(worker, deterministic=False)
-    job = make_job(str(folder / "bucket"))
-    step_s: dict[str, list[float]] = {BARE: [], BARE + measure.AGAIN: [], OURS: []}
-    harness_ms: list[float] = []
-    with process_group(worker, rendezvous=folder / "rendezvous", timeout_s=60):
-        for number in range(rounds + 1):
-            order = [BARE, OURS, BARE + measure.AGAIN]
-            for name in order if number % 2 else order[::-1]:
-                if name == OURS:
-                    times, clock = run_ours(replace(job, attempt=number + 1), worker, name=f"step-{number}")
-                    harness_ms += clock.harness_ms() if number else []
-                else:
-                    times = run_bare(job, worker)
-                if number:
-                    step_s[name].append(measure.interval(times[WARM_UP_STEPS:]).median)
-    return _report(step_s, harness_ms, metric_row_us(folder))
+def compare(size: str, device: str, folder: Path, arguments: argparse.Namespace) -> str:
+    """Run the arms in turns on one size of model; returns the part of the report on it."""
+    job = _job(folder, device, arguments)
+    with only_worker(job) as worker:
+        work = _work(job, worker, size, device, arguments)
+        runs = _runs(job, worker, work, folder)
+        wanted = {name: run for name, run in runs.items() if arguments.arm is None or name in arguments.arm}
+        arms = {name: Arm(rows=work.micro_rows) for name in wanted}
+        for number in range(arguments.rounds):
+            for name in list(wanted) if number % 2 == 0 else list(wanted)[::-1]:
+                if not arms[name].problem:
+                    _run(arms[name], wanted[name], work, label=f"{size}, {name}, round {number + 1}")
+    return _part(size, arms, work, peak_flops(worker.device))
 
 
-def make_job(root: str) -> Job:
-    """Prepare the rows and the model that both arms use."""
-    config = parse_config(CONFIG.format(root=root), source="benchmarks/step.py")
-    prepared = prepare(config, use_ray=False)
-    return Job(config, prepared.dataset_url, prepared.model_url, 1, STEPS, "cpu", "fp32", "sdpa", "local")
-
-
-def run_bare(job: Job, worker: Worker) -> list[float]:
-    """Seconds of each step of a loop that does nothing but train."""
-    plan = start._read_plan(job, worker, load_index(job.dataset_url), 0)
-    model = load_model(job.model_url, job.config.model, dtype=torch.float32, attention="sdpa")
-    engine = zero.build_engine(LossModel(model), job.config, rounds=plan.rounds, precision="fp32")
-    steps = []
-    for batch in steps_local(plan):
-        tokens = sum(micro.supervised_tokens for micro in batch.micro_batches)
-        names = ("input_ids", "labels", "positions", "documents")
-        steps.append(
-            (tokens, [{n: torch.from_numpy(getattr(m, n)).long() for n in names} for m in batch.micro_batches])
-        )
-    times, clock = [], time.perf_counter()
-    for tokens, micro_batches in steps:
-        for inputs in micro_batches:
-            engine.backward(engine(**inputs) / tokens, scale_wrt_gas=False)
-            engine.step()
-        now = time.perf_counter()
-        times.append(now - clock)
-        clock = now
-    return times
-
-
-def run_ours(job: Job, worker: Worker, *, name: str) -> tuple[list[float], Clock]:
-    """Seconds of each step of scaletrain's loop, and where its main thread spent its CPU time."""
-    config = job.config.model_copy(update={"name": name})
-    clock, times = Clock(), []
-    with _timed_engine(clock), _noted_steps(clock, times):
-        loop.train(replace(job, config=config), worker, should_stop=lambda: False)
-    return times, clock
-
-
-@contextmanager
-def _timed_engine(clock: Clock) -> Iterator[None]:
-    """Add up the main thread's CPU time inside the engine's forward, backward and update."""
-
-    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            began = time.thread_time()
-            try:
-                return call(*args, **kwargs)
-            finally:
-                clock.engine_s += time.thread_time() - began
-
-        return run
-
-    originals = step.forward, zero.accumulate, zero.update
-    step.forward, zero.accumulate, zero.update = (timed(call) for call in originals)
-    try:
-        yield
-    finally:
-        step.forward, zero.accumulate, zero.update = originals
-
-
-@contextmanager
-def _noted_steps(clock: Clock, times: list[float]) -> Iterator[None]:
-    """Note the end of each step when its records have been written."""
-    original = Records.write
-
-    def write(records: Records, metrics: StepMetrics, line: Any) -> None:
-        original(records, metrics, line)
-        times.append(metrics.step_s)
-        clock.ends.append(time.thread_time())
-        clock.engine_ends.append(clock.engine_s)
-
-    Records.write = write  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Records.write = original  # type: ignore[method-assign]
-
-
-def metric_row_us(folder: Path, *, rows: int = 5000) -> measure.Interval:
-    """Microseconds that one line of metrics holds up the step."""
-    writer = RecordWriter(str(folder / "metrics"), attempt=1, local_folder=folder)
-    times = []
-    for number in range(rows):
-        metrics = StepMetrics(number, 2.0, 1e-3, 1.0, 8 * number, 1000, 2000, 500.0, 4.0, 0.01, 0.0, 8, 1 << 30)
-        began = time.perf_counter()
-        writer.write(metrics.record())
-        times.append(1e6 * (time.perf_counter() - began))
-    writer.close()
-    return measure.interval(times)
-
-
-def _report(step_s: dict[str, list[float]], harness_ms: list[float], row_us: measure.Interval) -> str:
-    bare = step_s[BARE]
-    rows = []
-    for name in (BARE, OURS):
-        against = "" if name == BARE else format(measure.ratio(step_s[name], bare), ".3f")
-        rows.append([name, format(measure.interval([1e3 * s for s in step_s[name]]), ".1f"), against])
-    control = measure.ratio(step_s[BARE + measure.AGAIN], bare)
-    table = measure.markdown_table(["arm", "ms a step", f"against {BARE}"], rows)
-    harness = measure.interval(harness_ms)
-    return "\n".join(
-        [
-            table,
-            "",
-            f"A/A control ({BARE} against itself): {control:.3f}. {len(bare)} pairs of runs of {STEPS} steps, medians "
-            "with 95% intervals.",
-            "",
-            f"- main-thread CPU time of a step outside the engine: {harness:.2f} ms (bound: 2 ms)",
-            f"- one line of metrics on the step path: {row_us:.0f} µs (bound: 100 µs)",
-        ]
+def _job(folder: Path, device: str, arguments: argparse.Namespace) -> Job:
+    rows = arguments.rows or (16 if device == "cuda" else 8)
+    text = CONFIG.format(
+        root=folder,
+        steps=arguments.steps,
+        rows=rows,
+        micro_rows=arguments.micro_rows or rows // 2,
+        device=device,
+        stage=arguments.stage,
+    )
+    config = parse_config(text, source="benchmarks/step.py")
+    if arguments.dataset:
+        dataset, model = arguments.dataset, ""
+    else:
+        prepared = prepare(config, use_ray=False)
+        dataset, model = prepared.dataset_url, prepared.model_url
+    precision = "bf16" if device == "cuda" else "fp32"
+    attention = "varlen" if arguments.attention == "auto" and device == "cuda" else arguments.attention
+    return Job(
+        config=config,
+        dataset_url=dataset,
+        model_url=model,
+        attempt=1,
+        total_steps=arguments.steps,
+        device=device,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        attention="sdpa" if attention == "auto" else attention,
+        reader="local",
+        kernels=resolve_kernels(arguments.kernels, device),
     )
 
+
+def _work(job: Job, worker: Worker, size: str, device: str, arguments: argparse.Namespace) -> Work:
+    index = load_index(job.dataset_url)
+    plan = start._read_plan(job, worker, index, 0)
+    return Work(
+        shape=SHAPES[size],
+        steps=steps_of(list(steps_local(plan)), SHAPES[size]),
+        micro_rows=job.config.train.micro_batch_size,
+        seq_len=index.seq_len,
+        warm_up=arguments.warm_up,
+        device=device,  # type: ignore[arg-type]
+    )
+
+
+def _runs(job: Job, worker: Worker, work: Work, folder: Path) -> dict[str, Callable[[int], tuple[Found, int | None]]]:
+    """What each arm does with a number of rows in a micro batch; tokens where they are not the work's own."""
+    flash = "scaletrain_varlen" if work.device == "cuda" else "sdpa"
+    liger = work.device == "cuda"
+    runs = iter(range(1, 1_000_000))
+
+    def ours(_rows: int) -> tuple[Found, None]:
+        number = next(runs)
+        return run_scaletrain(with_name(job, f"step-{number}", number), worker, work), None
+
+    def trainer(rows: int, *, padded: bool) -> tuple[Found, None]:
+        attention = "sdpa" if padded else flash
+        settings = Settings(padded=padded, liger=liger and not padded, attention=attention, rows=rows)
+        return run_trainer(work, settings, folder=str(folder)), None
+
+    return {
+        OURS: ours,
+        BARE: lambda _rows: (run_bare(job, worker, work), None),
+        PADDED: lambda rows: trainer(rows, padded=True),
+        FREE: lambda rows: trainer(rows, padded=False),
+        TRL: lambda rows: run_trl(work, attention=flash, rows=rows, folder=str(folder)),
+    }
+
+
+def _run(arm: Arm, run: Callable[[int], tuple[Found, int | None]], work: Work, *, label: str) -> None:
+    """One run of an arm, with a smaller micro batch where it does not fit."""
+    while True:
+        try:
+            found, tokens = run(arm.rows)
+            break
+        except torch.OutOfMemoryError:
+            arm.rows //= 2
+            if not arm.rows:
+                arm.problem = "out of memory"
+                return
+        except Exception:  # noqa: BLE001  # a peer that does not run here is a line of the table
+            arm.problem = traceback.format_exc().strip().splitlines()[-1]
+            traceback.print_exc()
+            return
+        finally:
+            _clean_up()
+    counted = work.steps[work.warm_up :]
+    tokens = tokens or sum(step.tokens for step in counted)
+    arm.tokens_per_s.append(tokens / found.seconds)
+    arm.flops_per_s.append(sum(step.flops for step in counted) / found.seconds)
+    arm.peak_bytes = max(arm.peak_bytes, found.peak_bytes)
+    arm.first_loss, arm.last_loss = found.losses[0], found.losses[-1]
+    print(f"{label}: {tokens / found.seconds:,.0f} tokens/s, {found.peak_bytes / 1e9:.1f} GB", flush=True)
+
+
+def _clean_up() -> None:
+    """Free what a run left, and take back what Liger put into transformers' Llama for all models."""
+    from accelerate.state import AcceleratorState
+    from transformers.models.llama import modeling_llama
+
+    AcceleratorState._reset_state()
+    vars(modeling_llama).update(_LLAMA)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _part(size: str, arms: dict[str, Arm], work: Work, peak: float | None) -> str:
+    rows = []
+    ours = arms.get(OURS)
+    for name, arm in arms.items():
+        if arm.problem:
+            rows.append([name, f"did not run: {arm.problem[:90]}", "", "", "", "", "", ""])
+            continue
+        against = ""
+        if ours is not None and ours.tokens_per_s and name != OURS:
+            against = format(measure.ratio(ours.tokens_per_s, arm.tokens_per_s), ".2f")
+        mfu = f"{measure.interval(arm.flops_per_s).median / peak:.3f}" if peak else ""
+        rows.append(
+            [
+                name,
+                format(measure.interval(arm.tokens_per_s), ",.0f"),
+                against,
+                mfu,
+                f"{arm.peak_bytes / 1e9:.1f}" if arm.peak_bytes else "",
+                f"{arm.first_loss:.4f}",
+                f"{arm.last_loss:.4f}",
+                str(arm.rows),
+            ]
+        )
+    header = ["arm", "tokens/s", "scaletrain is faster by", "MFU", "peak GB", "first loss", "last loss", "micro rows"]
+    tokens = sum(step.tokens for step in work.steps) / len(work.steps)
+    supervised = sum(step.supervised_tokens for step in work.steps) / len(work.steps)
+    documents = sum(len(row) for step in work.steps for row in step.rows) / len(work.steps)
+    return (
+        f"## {size}\n\n{measure.markdown_table(header, rows)}\n\nA step is {tokens:,.0f} tokens in {documents:.0f} "
+        f"documents, {supervised:,.0f} of them supervised; {len(work.steps) - work.warm_up} steps a run count."
+    )
+
+
+def _report(machine: str, parts: list[str]) -> str:
+    formula = (
+        "MFU: the FLOPs that these documents need (benchmarks/stepping/work.py: the output layer at supervised tokens "
+        "alone, causal attention within documents, nothing for padding) by the device's dense bf16 peak."
+    )
+    return "\n\n".join(["# A training step", machine, *parts, formula])
+
+
+def _installed(*packages: str) -> list[str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = []
+    for package in packages:
+        try:
+            version(package)
+        except PackageNotFoundError:
+            continue
+        found.append(package)
+    return found
+
+
+def _llama() -> dict[str, object]:
+    from transformers.models.llama import modeling_llama
+
+    return dict(vars(modeling_llama))
+
+
+_LLAMA = _llama()
 
 if __name__ == "__main__":
     main()

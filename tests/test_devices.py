@@ -19,15 +19,24 @@ def test_auto_takes_the_gpu_where_there_is_one(wanted: str, gpus: int, device: s
 
 
 def test_precision_and_attention_follow_the_device() -> None:
-    """bf16 and flex attention on CUDA, fp32 and SDPA on the CPU, unless one was asked for."""
+    """bf16 and variable-length attention on CUDA, fp32 and SDPA on the CPU, unless one was asked for."""
     assert devices.resolve_precision("auto", "cuda") == "bf16"
     assert devices.resolve_precision("auto", "cpu") == "fp32"
     assert devices.resolve_precision("fp32", "cuda") == "fp32"
-    assert devices.resolve_attention("auto", "cuda") == "flex"
-    assert devices.resolve_attention("auto", "cpu") == "sdpa"
+    assert devices.resolve_attention("auto", "cuda", "bf16") == "varlen"
+    assert devices.resolve_attention("auto", "cuda", "fp32") == "flex"
+    assert devices.resolve_attention("auto", "cpu", "bf16") == "sdpa"
+    assert devices.resolve_attention("sdpa", "cuda", "bf16") == "sdpa"
 
 
-def test_flex_attention_on_a_cpu_is_refused() -> None:
+@pytest.mark.parametrize("wanted", ["flex", "varlen"])
+def test_attention_for_gpus_is_refused_on_a_cpu(wanted: str) -> None:
     """torch has no backward for it there, which would show at the first step only."""
     with pytest.raises(DeviceError, match="use sdpa"):
-        devices.resolve_attention("flex", "cpu")
+        devices.resolve_attention(wanted, "cpu", "fp32")  # type: ignore[arg-type]
+
+
+def test_varlen_attention_in_fp32_is_refused() -> None:
+    """The flash kernels know half precision only."""
+    with pytest.raises(DeviceError, match="not in fp32; use flex"):
+        devices.resolve_attention("varlen", "cuda", "fp32")

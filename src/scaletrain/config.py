@@ -93,7 +93,12 @@ class ModelSection(Section):
     revision: str | None = Field(None, description="of a Hugging Face id: branch, tag or commit")
     size: ModelSize | None = Field(None, description="with init: random")
     lora: LoraSection | None = Field(None, description="train adapters instead of all weights; {} for the defaults")
-    attention: Literal["auto", "sdpa", "flex"] = Field("auto", description="auto: flex on CUDA, SDPA on CPU")
+    attention: Literal["auto", "sdpa", "flex", "varlen"] = Field(
+        "auto", description="auto: on CUDA varlen in bf16, else flex; SDPA on CPU"
+    )
+    kernels: Literal["auto", "liger", "compile", "plain"] = Field(
+        "auto", description="of norms, rotary positions and activations; auto: Liger's on CUDA where installed"
+    )
     gradient_checkpointing: bool = Field(False, description="less memory, for about a third more computing")
 
     def rules(self) -> Iterator[tuple[str, str]]:

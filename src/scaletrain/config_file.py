@@ -15,7 +15,7 @@ from scaletrain.errors import ConfigError, NotFoundError
 _MAY_CHANGE = re.compile(
     r"(storage|zero|checkpoint|scaling|evaluate|track|debug)\..*"
     r"|train\.(micro_batch_size|device|evaluate_every_steps|evaluate_rows|timeout_s)"
-    r"|model\.(attention|gradient_checkpointing)"
+    r"|model\.(attention|gradient_checkpointing|kernels)"
     r"|data\.reuse"
 )
 

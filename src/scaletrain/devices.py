@@ -9,6 +9,8 @@ from scaletrain.errors import DeviceError
 if TYPE_CHECKING:
     import torch
 
+Attention = Literal["sdpa", "flex", "varlen"]
+
 # Dense bf16 peaks in FLOP/s, from NVIDIA's data sheets; the first name that the device's name contains counts.
 _PEAK_BF16_FLOPS = (
     ("B200", 2250e12),
@@ -54,13 +56,31 @@ def resolve_precision(wanted: Literal["auto", "fp32", "bf16"], device: str) -> L
     return wanted
 
 
-def resolve_attention(wanted: Literal["auto", "sdpa", "flex"], device: str) -> Literal["sdpa", "flex"]:
-    """Flex attention skips the blocks between documents, but needs CUDA to be fast."""
-    if wanted == "flex" and device == "cpu":
-        raise DeviceError("model.attention=flex cannot train on a CPU (torch has no backward for it there); use sdpa")
-    if wanted == "auto":
-        return "flex" if device == "cuda" else "sdpa"
-    return wanted
+def resolve_attention(wanted: Literal["auto", "sdpa", "flex", "varlen"], device: str, precision: str) -> Attention:
+    """On CUDA kernels that compute nothing between documents, on the CPU a dense mask, unless one was asked for.
+
+    Raises DeviceError for what the device, the precision or this torch cannot train with.
+    """
+    problem = _attention_problem(wanted, device, precision)
+    if problem is not None:
+        raise DeviceError(problem)
+    if wanted != "auto":
+        return wanted
+    if device == "cpu":
+        return "sdpa"
+    return "flex" if _attention_problem("varlen", device, precision) else "varlen"
+
+
+def _attention_problem(wanted: str, device: str, precision: str) -> str | None:
+    if wanted in ("flex", "varlen") and device == "cpu":
+        return f"model.attention={wanted} is for CUDA GPUs (on a CPU torch has no backward for it); use sdpa"
+    if wanted != "varlen":
+        return None
+    from scaletrain.model.attention import varlen_available
+
+    if precision != "bf16":
+        return f"model.attention=varlen computes in bf16, not in {precision}; use flex"
+    return None if varlen_available() else "model.attention=varlen needs torch 2.11 or newer; use flex"
 
 
 def count_local_gpus() -> int:

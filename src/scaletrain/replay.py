@@ -21,6 +21,7 @@ from scaletrain.errors import ConfigError
 from scaletrain.layout import RunLayout, step_of
 from scaletrain.log import get_logger, progress
 from scaletrain.metrics import read_records
+from scaletrain.model.kernels import resolve_kernels
 from scaletrain.run_inputs import inputs_of
 from scaletrain.runs import check_exists
 
@@ -160,7 +161,8 @@ def _job_of(run: RunLayout, config: Config, newest: Manifest | None, device: Lit
 
     inputs = inputs_of(run, newest) if newest is not None else prepare(config, use_ray=False)
     resolved = devices.resolve_device(device, gpus=devices.count_local_gpus())
-    precision = newest.precision if newest else devices.resolve_precision(config.train.precision, resolved)
+    found = newest.precision if newest else devices.resolve_precision(config.train.precision, resolved)
+    precision: Literal["fp32", "bf16"] = "bf16" if found == "bf16" else "fp32"
     return Job(
         config=config.model_copy(
             update={"storage": config.storage.model_copy(update={"root": run.root}), "name": run.name}
@@ -170,8 +172,9 @@ def _job_of(run: RunLayout, config: Config, newest: Manifest | None, device: Lit
         attempt=0,
         total_steps=_total_steps(config, inputs.dataset_url),
         device=resolved,
-        precision="bf16" if precision == "bf16" else "fp32",
-        attention=devices.resolve_attention(config.model.attention, resolved),
+        precision=precision,
+        attention=devices.resolve_attention(config.model.attention, resolved, precision),
+        kernels=resolve_kernels(config.model.kernels, resolved),
         reader="local",
     )
 

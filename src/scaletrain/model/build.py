@@ -8,15 +8,17 @@ import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
 from scaletrain import layout, storage
 from scaletrain.config import LoraSection, ModelSection, ModelSize
+from scaletrain.devices import Attention
 from scaletrain.errors import ConfigError, ModelError
 from scaletrain.log import get_logger
 from scaletrain.model import sources, store, tokenizer
+from scaletrain.model.kernels import Kernels, use_kernels
 from scaletrain.model.store import fetch, load_index
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ __all__ = ["fetch", "load_index", "load_model", "load_tokenizer", "materialise"]
 
 RECIPE_VERSION = 1
 _CONTEXT_TOKENS = 8192
-_ATTENTION = {"sdpa": "sdpa", "flex": "flex_attention"}
 
 log = get_logger(__name__)
 
@@ -77,11 +78,14 @@ def load_model(
     section: ModelSection,
     *,
     dtype: "torch.dtype",
-    attention: Literal["sdpa", "flex"],
+    attention: Attention,
+    kernels: Kernels = "plain",
     seed: int = 0,
     zero3: dict[str, Any] | None = None,
 ) -> "PreTrainedModel":
     """Load a model for training, with LoRA adapters (drawn from `seed`) and gradient checkpointing as configured.
+
+    Where the model has something that variable-length attention cannot compute, flex attention takes its place.
 
     `zero3` is the DeepSpeed configuration of a ZeRO-3 run: the weights are then partitioned as they are read, so that
     no rank holds them all; every rank must call this, after the process group exists. Raises ModelError.
@@ -92,9 +96,10 @@ def load_model(
     partitioning = _partitioned_loading(zero3) if zero3 is not None else None
     with sources.errors_of_transformers(model_url), sources.quiet_transformers():
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=_ATTENTION[attention]
+            folder, dtype=dtype, attn_implementation=_attention_for(folder, attention)
         )
         model.config.use_cache = False
+        use_kernels(model, kernels)
         if section.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if section.lora is not None:
@@ -102,6 +107,21 @@ def load_model(
     del partitioning
     model.train()
     return cast("PreTrainedModel", model)
+
+
+def _attention_for(folder: Path, wanted: Attention) -> str:
+    """transformers' name of the attention to use for a model."""
+    from transformers import AutoConfig
+
+    from scaletrain.model import attention
+
+    if wanted == "varlen":
+        lacks = attention.varlen_lacks(AutoConfig.from_pretrained(folder))
+        if lacks is None:
+            attention.register_varlen()
+            return attention.VARLEN
+        log.info("the model has %s, which variable-length attention does not know: using flex attention", lacks)
+    return "sdpa" if wanted == "sdpa" else "flex_attention"
 
 
 def add_adapters(model: "PreTrainedModel", lora: LoraSection, *, seed: int) -> "PreTrainedModel":

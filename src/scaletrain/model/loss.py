@@ -2,14 +2,16 @@
 
 About half the tokens of a conversation are supervised, and the output layer over a large vocabulary is a good part of a
 small model's cost. So the output layer is given the hidden states of the supervised tokens alone; everything else
-(scaling, soft caps, adapters, ZeRO-3's gathering) happens in the model's own forward. Its logits are turned into
-gradients in place, a chunk at a time in fp32. Extra losses of mixture-of-experts routers are not added.
+(scaling, soft caps, adapters, ZeRO-3's gathering) happens in the model's own forward. Where the model ends with a plain
+linear layer, logits are made a chunk at a time and become gradients at once, so that they never exist as a whole (as in
+Hsu et al. 2024, Liger, arXiv:2410.10989). Extra losses of mixture-of-experts routers are not added.
 
-Shapes: B rows, T tokens of a row, N supervised tokens, V words of the vocabulary, H hidden size.
+Shapes: B rows, T tokens of a row, N supervised tokens, n of them in a chunk, V words of the vocabulary, H hidden size.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,7 +20,15 @@ from torch import nn
 from scaletrain.model.attention import model_inputs
 
 IGNORED = -100
-_CHUNK_ELEMENTS = 2**25  # 128 MB of fp32 logits at a time
+_CHUNK_ELEMENTS = 2**25  # 128 MB of fp32 logits at a time on a CPU
+_CUDA_CHUNK_ELEMENTS = 2**28  # 512 MB of bf16 logits: chunks large enough for full speed
+_AFTER_THE_HEAD = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "logits_scaling",
+    "lm_head_multiplier",
+    "output_multiplier",
+)
 
 
 class LossModel(nn.Module):
@@ -38,16 +48,26 @@ class LossModel(nn.Module):
     ) -> torch.Tensor:
         """Return the loss summed over supervised tokens, an fp32 scalar; all arguments have shape [B, T].
 
-        `labels` stand beside the tokens they name (the shift is made here) and are -100 elsewhere. A micro batch
-        without any still runs, and gives every trained parameter a gradient of zero, so that all ranks do the same.
+        `labels` stand beside the tokens they name (the shift is made here) and are -100 elsewhere. They and `documents`
+        may lie on the CPU while the rest is on a GPU, which then need not be waited for. A micro batch without any
+        supervised token still runs, and gives every trained parameter a gradient of zero: all ranks do the same.
         """
-        losses_N, _ = _losses(self.causal_lm, input_ids, labels, positions, documents)
-        return losses_N.sum()
+        causal_lm: Any = self.causal_lm
+        head = causal_lm.get_output_embeddings()
+        where_N, targets_N = _supervised(labels, input_ids.device)
+        inputs = model_inputs(causal_lm.config, input_ids, positions, documents)
+        if _ends_with_its_head(causal_lm):
+            with _head_gives_loss(head, where_N, targets_N):
+                loss: torch.Tensor = causal_lm(**inputs).logits.reshape(())
+            return loss
+        with _head_sees(head, where_N):
+            logits_NV = causal_lm(**inputs).logits.squeeze(0)
+        return supervised_losses(logits_NV, targets_N).sum()
 
 
 @torch.no_grad()
 def token_losses(
-    causal_lm: nn.Module,
+    causal_lm: Any,
     *,
     input_ids: torch.Tensor,
     labels: torch.Tensor,
@@ -55,34 +75,46 @@ def token_losses(
     documents: torch.Tensor,
 ) -> torch.Tensor:
     """Return the loss of every token beside its label, fp32 [B, T]: zero where nothing is supervised."""
-    losses_N, where_N = _losses(causal_lm, input_ids, labels, positions, documents)
+    where_N, targets_N = _supervised(labels, input_ids.device)
+    inputs = model_inputs(causal_lm.config, input_ids, positions, documents)
+    with _head_sees(causal_lm.get_output_embeddings(), where_N):
+        logits_NV = causal_lm(**inputs).logits.squeeze(0)
+    losses_N = supervised_losses(logits_NV, targets_N)
     losses_BT = torch.zeros(labels.shape, dtype=torch.float32, device=losses_N.device)
     losses_BT.view(-1)[where_N + 1] = losses_N
     return losses_BT
 
 
 def supervised_losses(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each row, fp32 [N]. The logits' memory is used up: it holds their gradients afterwards."""
+    """Cross-entropy of each row, fp32 [N]. Where there are gradients, they take the logits' memory."""
     cross_entropy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = _CrossEntropy.apply
     return cross_entropy(logits_NV, targets_N)
 
 
-def _losses(
-    causal_lm: Any,
-    input_ids_BT: torch.Tensor,
-    labels_BT: torch.Tensor,
-    positions_BT: torch.Tensor,
-    documents_BT: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the losses of the supervised tokens, and the flat index of the token before each."""
+def linear_cross_entropy(
+    hidden_NH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None, targets_N: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy of a linear layer's logits, summed over rows: an fp32 scalar. The logits never exist as a whole."""
+    cross_entropy: Callable[..., torch.Tensor] = _LinearCrossEntropy.apply
+    return cross_entropy(hidden_NH, weight_VH, bias_V, targets_N)
+
+
+def _supervised(labels_BT: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The flat index of the token before each supervised one, and that token: int64 [N] each, on the device."""
     targets_BT = torch.full_like(labels_BT, IGNORED)
     targets_BT[:, :-1] = labels_BT[:, 1:]
     where_N = torch.nonzero(targets_BT.flatten() != IGNORED).squeeze(1)
-    targets_N = targets_BT.flatten()[where_N]
-    with _head_sees(causal_lm.get_output_embeddings(), where_N):
-        inputs = model_inputs(causal_lm.config, input_ids_BT, positions_BT, documents_BT)
-        logits_NV = causal_lm(**inputs).logits.squeeze(0)
-    return supervised_losses(logits_NV, targets_N), where_N
+    found = torch.stack([where_N, targets_BT.flatten()[where_N].long()])
+    if device.type == "cuda" and not found.is_cuda:
+        found = found.pin_memory()
+    where_N, targets_N = found.to(device, non_blocking=True)
+    return where_N, targets_N
+
+
+def _ends_with_its_head(causal_lm: Any) -> bool:
+    """Whether a model's logits are what its output layer gives, and that layer is a plain linear one."""
+    changed = any(getattr(causal_lm.config, name, None) not in (None, 1, 1.0) for name in _AFTER_THE_HEAD)
+    return type(causal_lm.get_output_embeddings()) is nn.Linear and not changed
 
 
 @contextmanager
@@ -100,24 +132,35 @@ def _head_sees(head: nn.Module, where_N: torch.Tensor) -> Iterator[None]:
         handle.remove()
 
 
+@contextmanager
+def _head_gives_loss(head: Any, where_N: torch.Tensor, targets_N: torch.Tensor) -> Iterator[None]:
+    """Have the output layer compute the loss itself, of shape [1, 1, 1], so that ZeRO-3's hooks still surround it."""
+
+    def loss(hidden_BTH: torch.Tensor) -> torch.Tensor:
+        hidden_NH = hidden_BTH.flatten(0, 1).index_select(0, where_N)
+        return linear_cross_entropy(hidden_NH, head.weight, head.bias, targets_N).view(1, 1, 1)
+
+    before = head.forward
+    head.forward = loss
+    try:
+        yield
+    finally:
+        head.forward = before
+
+
 class _CrossEntropy(torch.autograd.Function):
     """Softmax and cross-entropy in fp32, chunk by chunk; the backward's gradient takes the logits' place."""
 
     @staticmethod
     def forward(ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-        rows = max(1, _CHUNK_ELEMENTS // logits_NV.shape[1])
         losses_N = torch.empty(targets_N.shape, dtype=torch.float32, device=logits_NV.device)
-        needs_gradient = ctx.needs_input_grad[0]
-        for start in range(0, len(targets_N), rows):
-            chunk = slice(start, start + rows)
-            targets_n1 = targets_N[chunk].long()[:, None]
-            log_probs_nV = torch.log_softmax(logits_NV[chunk].float(), dim=-1)
-            losses_N[chunk] = -log_probs_nV.gather(1, targets_n1).squeeze(1)
-            if needs_gradient:
-                gradient_nV = log_probs_nV.exp_()
-                gradient_nV.scatter_add_(1, targets_n1, torch.full_like(targets_n1, -1, dtype=torch.float32))
-                logits_NV[chunk] = gradient_nV
-        if needs_gradient:
+        for chunk in _chunks(len(logits_NV), logits_NV.shape[1], logits_NV.device):
+            logits_nV, targets_n = logits_NV[chunk], targets_N[chunk].long()
+            if ctx.needs_input_grad[0]:
+                losses_N[chunk] = _losses_and_gradient(logits_nV, targets_n)
+            else:
+                losses_N[chunk] = nn.functional.cross_entropy(logits_nV.float(), targets_n, reduction="none")
+        if ctx.needs_input_grad[0]:
             ctx.save_for_backward(logits_NV)
         return losses_N
 
@@ -125,3 +168,76 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, losses_gradient_N: torch.Tensor) -> tuple[torch.Tensor, None]:
         (gradient_NV,) = ctx.saved_tensors
         return gradient_NV.mul_(losses_gradient_N[:, None]), None
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """A linear layer and cross-entropy, chunk by chunk, all gradients made in the forward pass.
+
+    The weight's gradient is added up over chunks in fp32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_NH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None, targets_N: torch.Tensor
+    ) -> torch.Tensor:
+        dtype = hidden_NH.dtype
+        if torch.is_autocast_enabled(hidden_NH.device.type):
+            dtype = torch.get_autocast_dtype(hidden_NH.device.type)
+        weight, bias = weight_VH.to(dtype), None if bias_V is None else bias_V.to(dtype)
+        needs_hidden, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        gradient_NH = torch.empty_like(hidden_NH) if needs_hidden else None
+        gradient_VH = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
+        gradient_V = torch.zeros_like(bias_V, dtype=torch.float32) if needs_bias and bias_V is not None else None
+        losses_N = torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device)
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            for chunk in _chunks(len(hidden_NH), len(weight_VH), hidden_NH.device):
+                hidden_nH = hidden_NH[chunk].to(dtype)
+                logits_nV = nn.functional.linear(hidden_nH, weight, bias)
+                losses_N[chunk] = _losses_and_gradient(logits_nV, targets_N[chunk])
+                if gradient_NH is not None:
+                    gradient_NH[chunk] = logits_nV @ weight
+                if gradient_VH is not None:
+                    gradient_VH += logits_nV.T @ hidden_nH
+                if gradient_V is not None:
+                    gradient_V += logits_nV.sum(0, dtype=torch.float32)
+                del logits_nV  # before the next chunk's are made
+        ctx.save_for_backward(gradient_NH, gradient_VH, gradient_V)
+        ctx.dtype = weight_VH.dtype
+        return losses_N.sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gradient_NH, gradient_VH, gradient_V = ctx.saved_tensors
+        return (
+            None if gradient_NH is None else gradient_NH.mul_(gradient),
+            None if gradient_VH is None else gradient_VH.mul_(gradient).to(ctx.dtype),
+            None if gradient_V is None else gradient_V.mul_(gradient).to(ctx.dtype),
+            None,
+        )
+
+
+def _chunks(rows: int, columns: int, device: torch.device) -> Iterator[slice]:
+    elements = _CUDA_CHUNK_ELEMENTS if device.type == "cuda" else _CHUNK_ELEMENTS
+    at_once = max(1, elements // columns)
+    for start in range(0, rows, at_once):
+        yield slice(start, start + at_once)
+
+
+def _losses_and_gradient(logits_nV: torch.Tensor, targets_n: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of each row, fp32 [n], and write the gradient over the logits."""
+    compute = _compiled_cross_entropy() if logits_nV.is_cuda else _cross_entropy
+    return compute(logits_nV, targets_n)
+
+
+def _cross_entropy(logits_nV: torch.Tensor, targets_n: torch.Tensor) -> torch.Tensor:
+    """Softmax in fp32; written so that a compiler makes two passes over the logits of it, without copies in fp32."""
+    log_probs_nV = torch.log_softmax(logits_nV.float(), dim=-1)
+    losses_n = -log_probs_nV.gather(1, targets_n[:, None]).squeeze(1)
+    is_target_nV = torch.arange(logits_nV.shape[1], device=logits_nV.device) == targets_n[:, None]
+    logits_nV.copy_(log_probs_nV.exp() - is_target_nV.float())
+    return losses_n
+
+
+@lru_cache
+def _compiled_cross_entropy() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    return torch.compile(_cross_entropy, dynamic=True)

@@ -4,15 +4,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from scaletrain.config import Config
+from scaletrain.devices import Attention
 from scaletrain.layout import RunLayout
+from scaletrain.model.kernels import Kernels
 
 
 @dataclass(frozen=True)
 class Job:
     """Everything that an attempt's workers need; the same on each of them.
 
-    Device, precision and attention are resolved (never "auto"); `reader` names who reads the shards: Ray Data's
-    tasks, or this process. `attempt` is the fencing token that goes into every manifest.
+    Device, precision, attention and kernels are resolved (never "auto"); `reader` names who reads the shards: Ray
+    Data's tasks, or this process. `attempt` is the fencing token that goes into every manifest.
     """
 
     config: Config
@@ -22,8 +24,9 @@ class Job:
     total_steps: int
     device: Literal["cuda", "cpu"]
     precision: Literal["fp32", "bf16"]
-    attention: Literal["sdpa", "flex"]
+    attention: Attention
     reader: Literal["ray", "local"]
+    kernels: Kernels = "plain"
 
     @property
     def run(self) -> RunLayout:

@@ -98,7 +98,13 @@ def start_engine(job: Job, plan: ReadPlan) -> Any:
         else None
     )
     model = load_model(
-        job.model_url, config.model, dtype=dtype, attention=job.attention, seed=config.seed, zero3=partitioned
+        job.model_url,
+        config.model,
+        dtype=dtype,
+        attention=job.attention,
+        kernels=job.kernels if partitioned is None else "plain",
+        seed=config.seed,
+        zero3=partitioned,
     )
     engine = zero.build_engine(LossModel(model), config, rounds=plan.rounds, precision=job.precision)
     bound_waiting(config.train.timeout_s)

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import astuple, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -126,15 +127,21 @@ def _run_step(
 
 def forward(job: Job, worker: Worker, engine: Any, micro: MicroBatch) -> torch.Tensor:
     """The loss of a micro batch, summed over its supervised tokens, in fp32."""
-    input_ids, labels, positions, documents = (
-        torch.from_numpy(array).to(worker.device, torch.long, non_blocking=True)
-        for array in (micro.input_ids, micro.labels, micro.positions, micro.documents)
-    )
+    input_ids, positions = (_on_device(array, worker) for array in (micro.input_ids, micro.positions))
+    # Labels and documents stay on the CPU: what follows from them is found there, without waiting for a GPU.
+    labels, documents = (torch.from_numpy(array).long() for array in (micro.labels, micro.documents))
     # ZeRO 0 keeps fp32 weights, so bf16 is autocast there; above, the weights themselves are bf16.
     autocast = job.precision == "bf16" and job.config.zero.stage == 0
     with torch.autocast(worker.device.type, torch.bfloat16) if autocast else nullcontext():
         loss: torch.Tensor = engine(input_ids=input_ids, labels=labels, positions=positions, documents=documents)
     return loss
+
+
+def _on_device(array: np.ndarray[Any, Any], worker: Worker) -> torch.Tensor:
+    tensor = torch.from_numpy(array).long()
+    if worker.device.type == "cuda":
+        tensor = tensor.pin_memory()  # or the copy would wait for what the GPU has still to do
+    return tensor.to(worker.device, non_blocking=True)
 
 
 def _find_not_finite(batch: StepBatch, losses: Sequence[torch.Tensor], worker: Worker) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from scaletrain.data.shards import DatasetIndex, load_index
 from scaletrain.errors import DataError, Interrupted
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
+from scaletrain.model.kernels import resolve_kernels
 from scaletrain.run_inputs import inputs_of, is_there
 from scaletrain.stop_request import StopRequest
 from scaletrain.train import on_ray
@@ -58,6 +59,7 @@ def train(config: Config, *, local: bool) -> Summary:
         devices.check_gpus(config, device)
         prepared = _inputs(config, use_ray=not local)
         total_steps = count_steps(config, load_index(prepared.dataset_url))
+        precision = devices.resolve_precision(config.train.precision, device)
         job = Job(
             config=config,
             dataset_url=prepared.dataset_url,
@@ -65,8 +67,9 @@ def train(config: Config, *, local: bool) -> Summary:
             attempt=0,
             total_steps=total_steps,
             device=device,
-            precision=devices.resolve_precision(config.train.precision, device),
-            attention=devices.resolve_attention(config.model.attention, device),
+            precision=precision,
+            attention=devices.resolve_attention(config.model.attention, device, precision),
+            kernels=resolve_kernels(config.model.kernels, device),
             reader="local" if local else "ray",
         )
         _settle_config(job.run, config)

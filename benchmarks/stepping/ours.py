@@ -1,0 +1,162 @@
+"""scaletrain's own loop, and bare DeepSpeed with the same kernels."""
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from scaletrain.data.loader import steps_local
+from scaletrain.data.shards import load_index
+from scaletrain.model.kernels import use_kernels
+from scaletrain.model.loss import LossModel
+from scaletrain.train import loop, start, zero
+from scaletrain.train.job import Job
+from scaletrain.train.records import Records
+from scaletrain.train.worker import Worker
+from stepping.work import Found, Work, random_model
+
+_NAMES = {"sdpa": "sdpa", "flex": "flex_attention", "varlen": "scaletrain_varlen"}
+
+
+def run_scaletrain(job: Job, worker: Worker, work: Work) -> Found:
+    """The loop of `scaletrain train --local`, as it is; only saving is left out, which has benchmarks of its own."""
+    clock = _Clock(work)
+    with _random_start(work), _without_saving(), _noted_steps(clock):
+        loop.train(job, worker, should_stop=lambda: False)
+    return clock.found()
+
+
+def run_bare(job: Job, worker: Worker, work: Work) -> Found:
+    """Batches on the device, forward, backward and update, and nothing else."""
+    plan = start._read_plan(job, worker, load_index(job.dataset_url), 0)
+    model = LossModel(_model(work, job.attention, job.kernels))
+    engine = zero.build_engine(model, job.config, rounds=plan.rounds, precision=job.precision)
+    steps = [_on_device(batch.micro_batches, work.device) for batch in steps_local(plan)]
+    clock = _Clock(work)
+    for micro_batches, supervised in steps:
+        loss = torch.zeros((), device=work.device)
+        for inputs in micro_batches:
+            micro_loss = engine(**inputs) / supervised
+            engine.backward(micro_loss, scale_wrt_gas=False)
+            engine.step()
+            loss += micro_loss.detach()
+        clock.step_ended(loss)
+    return clock.found()
+
+
+def _on_device(micro_batches: Any, device: str) -> tuple[list[dict[str, torch.Tensor]], int]:
+    supervised = sum(micro.supervised_tokens for micro in micro_batches)
+    inputs = []
+    for micro in micro_batches:
+        names = ("input_ids", "labels", "positions", "documents")
+        tensors = {name: torch.from_numpy(getattr(micro, name)).long() for name in names}
+        on_device = {name: tensors[name].to(device) for name in ("input_ids", "positions")}
+        inputs.append(tensors | on_device)
+    return inputs, supervised
+
+
+def _model(work: Work, attention: str, kernels: Any) -> Any:
+    from scaletrain.model.attention import register_varlen
+
+    register_varlen()
+    model = random_model(work, attention=_NAMES[attention])
+    use_kernels(model, kernels)
+    return model.train()
+
+
+class _Clock:
+    """Notes losses, and the time and memory between the end of the warm-up and the last step."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._losses: list[Any] = []
+        self._began = self._ended = 0.0
+        if work.device == "cuda":
+            gc.collect()
+            torch.cuda.reset_peak_memory_stats()
+
+    def step_ended(self, loss: Any) -> None:
+        self._losses.append(loss)
+        if len(self._losses) in (self._work.warm_up, len(self._work.steps)):
+            if self._work.device == "cuda":
+                torch.cuda.synchronize()
+            self._began, self._ended = self._ended, time.perf_counter()
+
+    def found(self) -> Found:
+        peak = torch.cuda.max_memory_allocated() if self._work.device == "cuda" else 0
+        return Found(self._ended - self._began, tuple(map(float, self._losses)), peak)
+
+
+Clock = _Clock
+
+
+@contextmanager
+def _random_start(work: Work) -> Iterator[None]:
+    """Build the random model where the loop would load one."""
+
+    def load(_url: str, _section: Any, *, attention: str, kernels: Any, **_: Any) -> Any:
+        return _model(work, attention, kernels)
+
+    with _replaced(start, "load_model", load):
+        yield
+
+
+@contextmanager
+def _without_saving() -> Iterator[None]:
+    class Nothing:
+        failed = False
+
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def __enter__(self) -> "Nothing":
+            return self
+
+        def __exit__(self, *_: Any) -> None:
+            pass
+
+        def fits(self, _left_s: float) -> bool:
+            return True
+
+        def save(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def finish(self) -> None:
+            pass
+
+    with _replaced(loop, "Saver", Nothing):
+        yield
+
+
+@contextmanager
+def _noted_steps(clock: _Clock) -> Iterator[None]:
+    original = Records.write
+
+    def write(records: Records, metrics: Any, line: Any) -> None:
+        original(records, metrics, line)
+        clock.step_ended(metrics.loss)
+
+    with _replaced(Records, "write", write):
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def with_name(job: Job, name: str, attempt: int) -> Job:
+    """The job under another name, so that it starts anew."""
+    return replace(job, config=job.config.model_copy(update={"name": name}), attempt=attempt)
+
+
+Arm = Callable[[], Found]
