@@ -139,6 +139,7 @@ def _noted_steps(clock: _Clock) -> Iterator[None]:
     def write(records: Records, metrics: Any, line: Any) -> None:
         original(records, metrics, line)
         clock.step_ended(metrics.loss)
+        print(f"step {metrics.step}: {metrics.step_s:.3f} s, of which waiting {metrics.data_wait_s:.3f}")
 
     with _replaced(Records, "write", write):
         yield

@@ -46,7 +46,6 @@ def run_trl(work: Work, *, attention: str, rows: int, folder: str) -> tuple[Foun
         use_liger_kernel=True,
         padding_free=True,
         max_length=None,
-        assistant_only_loss=True,
         gradient_checkpointing=False,
         train_sampling_strategy="sequential",
         dataloader_num_workers=2 if cuda else 0,

@@ -20,6 +20,7 @@ from scaletrain.log import get_logger
 from scaletrain.metrics import StepMetrics
 from scaletrain.model.build import load_tokenizer
 from scaletrain.train import debug, ledger, start, state
+from scaletrain.train.garbage import Garbage
 from scaletrain.train.job import Job
 from scaletrain.train.phases import Phases
 from scaletrain.train.records import Records
@@ -72,6 +73,7 @@ def train(
         records = _open_records(stack, job, worker, on_lines)
         profiler = _open_debug_tools(stack, job, worker, engine, position.step)
         saver = stack.enter_context(Saver(engine, job, worker))
+        garbage = stack.enter_context(Garbage())
         flops_per_token = _flops_per_token(engine, index.seq_len)
         phases.ended("ready")
 
@@ -134,6 +136,7 @@ def train(
             clock, stall_s = now, 0.0
             if profiler is not None:
                 profiler.step()
+            garbage.step_ended()
             ending = totals.wishes.stop or totals.wishes.leave or position.step == job.last_step
             is_due = ending or position.step % config.checkpoint.every_steps == 0
             if is_due and not totals.wishes.too_late:
