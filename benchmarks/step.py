@@ -34,6 +34,7 @@ from scaletrain.data.loader import steps_local
 from scaletrain.data.prepare import prepare
 from scaletrain.data.shards import load_index
 from scaletrain.devices import peak_flops
+from scaletrain.model.attention import register_varlen
 from scaletrain.model.kernels import resolve_kernels
 from scaletrain.train import start
 from scaletrain.train.job import Job
@@ -154,7 +155,7 @@ def _job(folder: Path, device: str, arguments: argparse.Namespace) -> Job:
         precision=precision,  # type: ignore[arg-type]
         attention="sdpa" if attention == "auto" else attention,
         reader="local",
-        kernels=resolve_kernels(arguments.kernels, device),
+        kernels=resolve_kernels(arguments.kernels, device, zero_stage=arguments.stage),
     )
 
 
@@ -175,6 +176,7 @@ def _runs(job: Job, worker: Worker, work: Work, folder: Path) -> dict[str, Calla
     """What each arm does with a number of rows in a micro batch; tokens where they are not the work's own."""
     flash = "scaletrain_varlen" if work.device == "cuda" else "sdpa"
     liger = work.device == "cuda"
+    register_varlen()
     runs = iter(range(1, 1_000_000))
 
     def ours(_rows: int) -> tuple[Found, None]:

@@ -97,7 +97,7 @@ class ModelSection(Section):
         "auto", description="auto: on CUDA varlen in bf16, else flex; SDPA on CPU"
     )
     kernels: Literal["auto", "liger", "compile", "plain"] = Field(
-        "auto", description="of norms, rotary positions and activations; auto: Liger's on CUDA where installed"
+        "auto", description="of layers; auto: compiled on CUDA, Liger's with ZeRO-3 where installed"
     )
     gradient_checkpointing: bool = Field(False, description="less memory, for about a third more computing")
 

@@ -174,7 +174,7 @@ def _job_of(run: RunLayout, config: Config, newest: Manifest | None, device: Lit
         device=resolved,
         precision=precision,
         attention=devices.resolve_attention(config.model.attention, resolved, precision),
-        kernels=resolve_kernels(config.model.kernels, resolved),
+        kernels=resolve_kernels(config.model.kernels, resolved, zero_stage=config.zero.stage),
         reader="local",
     )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scaletrain.model.attention import VARLEN, register_varlen
-from scaletrain.model.kernels import resolve_kernels, use_kernels
+from scaletrain.model.kernels import use_kernels
 from scaletrain.model.loss import LossModel, linear_cross_entropy
 from tiny import VOCAB_SIZE, tiny_model
 
@@ -32,10 +32,12 @@ def loss_and_gradients(
     attention: str,
     kernels: Any = "plain",
     dtype: torch.dtype = torch.bfloat16,
-    changes: dict[str, Any] | None = None,
+    checkpointing: bool = False,
 ) -> tuple[float, dict[str, torch.Tensor]]:
-    shape = {"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, **(changes or {})}
+    shape = {"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
     model = tiny_model(attn_implementation=attention, **shape).to("cuda", dtype).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     use_kernels(model, kernels)
     inputs = packed()
     loss = LossModel(model)(**inputs)
@@ -54,11 +56,21 @@ def test_bf16_kernels_are_as_close_to_fp32_as_plain_bf16(attention: str, kernels
     register_varlen()
     expected_loss, expected = loss_and_gradients(attention="sdpa", dtype=torch.float32)
     plain_loss, plain = loss_and_gradients(attention="sdpa")
-    found_loss, found = loss_and_gradients(attention=attention, kernels=resolve_kernels(kernels, "cuda"))  # type: ignore[arg-type]
+    found_loss, found = loss_and_gradients(attention=attention, kernels=kernels)
     assert found_loss == pytest.approx(expected_loss, rel=max(2 * abs(plain_loss / expected_loss - 1), 2e-3))
     for name, gradient in expected.items():
         bound = max(2 * relative_error(plain[name], gradient), 1e-2)
         assert relative_error(found[name], gradient) < bound, name
+
+
+@pytest.mark.parametrize("kernels", ["liger", "compile"])
+def test_recomputing_layers_gives_the_same_gradients(kernels: str) -> None:
+    """Gradient checkpointing goes with each kind of kernels."""
+    register_varlen()
+    _, kept = loss_and_gradients(attention=VARLEN, kernels=kernels)
+    _, recomputed = loss_and_gradients(attention=VARLEN, kernels=kernels, checkpointing=True)
+    for name, gradient in kept.items():
+        assert relative_error(recomputed[name], gradient) < 1e-2, name
 
 
 def test_a_sliding_window_is_kept_by_every_attention() -> None:

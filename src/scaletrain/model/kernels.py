@@ -1,8 +1,9 @@
 """Faster forms of what a model's layers compute (norms, rotary positions, gated activations), put into a loaded model.
 
-`liger`: Triton kernels for the families that liger-kernel knows (Hsu et al. 2024, arXiv:2410.10989). `compile`:
-torch.compile of each decoder layer, whatever the family. Neither changes a parameter's name or shape. Attention and the
-loss have modules of their own.
+`compile`: torch.compile of each decoder layer, whatever the family; it saves most of the work of launching kernels too,
+which a small model spends most of its time on. `liger`: Triton kernels for the families that liger-kernel knows (Hsu et
+al. 2024, arXiv:2410.10989). Neither changes a parameter's name or shape. Attention and the loss have modules of their
+own.
 """
 
 from importlib.util import find_spec
@@ -16,15 +17,26 @@ Kernels = Literal["liger", "compile", "plain"]
 log = get_logger(__name__)
 
 
-def resolve_kernels(wanted: Literal["auto", "liger", "compile", "plain"], device: str) -> Kernels:
-    """Liger's on CUDA where it is installed, and nothing special on the CPU, unless something was asked for."""
+def resolve_kernels(wanted: Literal["auto", "liger", "compile", "plain"], device: str, *, zero_stage: int) -> Kernels:
+    """Compiled layers on CUDA, or Liger's kernels where ZeRO-3 gathers weights between the parts of a layer.
+
+    Nothing special on the CPU, unless something was asked for. Raises DeviceError for what cannot be had.
+    """
     if wanted == "auto":
-        return "liger" if device == "cuda" and find_spec("liger_kernel") else "plain"
+        if device == "cpu":
+            return "plain"
+        return "compile" if zero_stage < 3 else _liger_if_installed()
     if wanted == "liger" and device == "cpu":
         raise DeviceError("model.kernels=liger needs a CUDA GPU; use auto")
-    if wanted == "liger" and not find_spec("liger_kernel"):
+    if wanted == "liger" and _liger_if_installed() == "plain":
         raise DeviceError("model.kernels=liger, and liger-kernel is not installed; `pip install liger-kernel`")
+    if wanted == "compile" and zero_stage == 3:
+        raise DeviceError("model.kernels=compile does not go with zero.stage=3; use auto, or a lower stage")
     return wanted
+
+
+def _liger_if_installed() -> Kernels:
+    return "liger" if find_spec("liger_kernel") else "plain"
 
 
 def use_kernels(model: Any, kernels: Kernels) -> None:

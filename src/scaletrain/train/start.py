@@ -102,7 +102,7 @@ def start_engine(job: Job, plan: ReadPlan) -> Any:
         config.model,
         dtype=dtype,
         attention=job.attention,
-        kernels=job.kernels if partitioned is None else "plain",
+        kernels=job.kernels,
         seed=config.seed,
         zero3=partitioned,
     )

@@ -1,7 +1,7 @@
 """One step: the gradients of a global batch, the update, and what all ranks have to agree on.
 
 Two small all-reduces agree on the number of supervised tokens (before the first backward, so that the loss is per
-supervised token of the whole global batch) and on the loss, the samples and whether to stop (after the update). A step
+supervised token of the whole global batch) and on the loss, the samples and whether to stop (before the update). A step
 whose loss or gradients are not finite, on any rank, changes nothing on all of them.
 """
 
@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from dataclasses import astuple, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -69,7 +68,7 @@ def run_step(
 ) -> StepTotals:
     """Forward, backward and update of one global batch; the loss is per supervised token over all of it.
 
-    `ask` is called once, after the update; what any rank wants, all of them learn.
+    `ask` is called once, before the update; what any rank wants, all of them learn.
     """
     with loss_explained(worker, step=batch.step + 1, timeout_s=job.config.train.timeout_s):
         return _run_step(job, worker, engine, batch, plan, ask)
@@ -82,11 +81,7 @@ def _run_step(
     _seed_dropout(job.config.seed, step, worker)
     rate = learning_rate(job.config.train, step, job.total_steps)
     zero.set_learning_rate(engine, rate)
-    supervised = sum(micro.supervised_tokens for micro in batch.micro_batches)
-    agreed = torch.tensor([supervised], dtype=torch.float32, device=worker.device)
-    _all_reduce(agreed, worker)
-    # DeepSpeed averages over ranks; the sum over ranks, per supervised token, is what we want.
-    scale = worker.world_size / agreed.clamp(min=1)[0]
+    scale = _scale(batch, worker)
     loss_sum = torch.zeros((), dtype=torch.float64, device=worker.device)
     losses = []
     for micro in batch.micro_batches:
@@ -94,15 +89,16 @@ def _run_step(
         losses.append(micro_loss.detach())
         loss_sum += losses[-1] * micro.weight
         zero.accumulate(engine, micro_loss * (scale * micro.weight))
-    grad_norm = zero.update(engine)
+    supervised = sum(micro.supervised_tokens for micro in batch.micro_batches)
     tokens = sum(micro.tokens for micro in batch.micro_batches if micro.weight)
-    wishes = ask()
-    digest = _samples_digest(batch, plan, worker)
-    told = [0.0, supervised, tokens, digest, *astuple(wishes)]
-    sums = torch.tensor(told, dtype=torch.float64, device=worker.device)
+    told = [0.0, supervised, tokens, _samples_digest(batch, plan, worker), *astuple(ask())]
+    sums = _to_device(torch.tensor(told, dtype=torch.float64), worker)
     sums[0] = loss_sum
     _all_reduce(sums, worker)
-    total_loss, supervised_tokens, total_tokens, total_digest, *wished = sums.tolist()
+    read = _begin_to_read(sums)
+    grad_norm = zero.update(engine)
+    # The update had to wait for the norm, so the sums are here by now; the GPU need not run dry to have them read.
+    total_loss, supervised_tokens, total_tokens, total_digest, *wished = read()
     loss = total_loss / max(supervised_tokens, 1)
     not_finite: tuple[int, ...] = ()
     if grad_norm is None:
@@ -125,11 +121,23 @@ def _run_step(
     )
 
 
+def _scale(batch: StepBatch, worker: Worker) -> torch.Tensor:
+    """What a loss summed over this rank's tokens is multiplied by, to be per supervised token of the global batch.
+
+    DeepSpeed averages over ranks; the sum over ranks is what we want.
+    """
+    supervised = sum(micro.supervised_tokens for micro in batch.micro_batches)
+    agreed = _to_device(torch.tensor(supervised, dtype=torch.float32), worker)
+    _all_reduce(agreed, worker)
+    return worker.world_size / agreed.clamp(min=1)
+
+
 def forward(job: Job, worker: Worker, engine: Any, micro: MicroBatch) -> torch.Tensor:
     """The loss of a micro batch, summed over its supervised tokens, in fp32."""
-    input_ids, positions = (_on_device(array, worker) for array in (micro.input_ids, micro.positions))
+    arrays = (micro.input_ids, micro.positions, micro.labels, micro.documents)
+    input_ids, positions, labels, documents = (torch.from_numpy(array).long() for array in arrays)
+    input_ids, positions = _to_device(input_ids, worker), _to_device(positions, worker)
     # Labels and documents stay on the CPU: what follows from them is found there, without waiting for a GPU.
-    labels, documents = (torch.from_numpy(array).long() for array in (micro.labels, micro.documents))
     # ZeRO 0 keeps fp32 weights, so bf16 is autocast there; above, the weights themselves are bf16.
     autocast = job.precision == "bf16" and job.config.zero.stage == 0
     with torch.autocast(worker.device.type, torch.bfloat16) if autocast else nullcontext():
@@ -137,11 +145,27 @@ def forward(job: Job, worker: Worker, engine: Any, micro: MicroBatch) -> torch.T
     return loss
 
 
-def _on_device(array: np.ndarray[Any, Any], worker: Worker) -> torch.Tensor:
-    tensor = torch.from_numpy(array).long()
+def _to_device(tensor: torch.Tensor, worker: Worker) -> torch.Tensor:
+    """Copy a tensor of the CPU to the worker's device, without waiting for what a GPU has still to do."""
     if worker.device.type == "cuda":
-        tensor = tensor.pin_memory()  # or the copy would wait for what the GPU has still to do
+        tensor = tensor.pin_memory()
     return tensor.to(worker.device, non_blocking=True)
+
+
+def _begin_to_read(tensor: torch.Tensor) -> Callable[[], list[float]]:
+    """Begin to copy a tensor to the CPU; what is returned waits for that copy alone, and gives its values."""
+    if not tensor.is_cuda:
+        return tensor.tolist
+    host = torch.empty_like(tensor, device="cpu", pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def values() -> list[float]:
+        copied.synchronize()
+        return host.tolist()
+
+    return values
 
 
 def _find_not_finite(batch: StepBatch, losses: Sequence[torch.Tensor], worker: Worker) -> tuple[int, ...]:

@@ -69,7 +69,7 @@ def train(config: Config, *, local: bool) -> Summary:
             device=device,
             precision=precision,
             attention=devices.resolve_attention(config.model.attention, device, precision),
-            kernels=resolve_kernels(config.model.kernels, device),
+            kernels=resolve_kernels(config.model.kernels, device, zero_stage=config.zero.stage),
             reader="local" if local else "ray",
         )
         _settle_config(job.run, config)

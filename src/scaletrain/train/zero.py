@@ -77,7 +77,7 @@ def build_engine(model: nn.Module, config: Config, *, rounds: int, precision: st
     settings["zero_optimization"]["reduce_bucket_size"] = min(_MOST_REDUCED_AT_ONCE, numel)
     with quiet_stdout():
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
-    if config.zero.stage in (1, 2) and config.zero.offload_optimizer is None:
+    if config.zero.stage in (1, 2) and config.zero.offload_optimizer == "none":
         # It looks at each gradient by itself for what is not finite; the norm, which comes next, tells as much.
         engine.optimizer.check_overflow = lambda partition_gradients=True: None
     return engine
