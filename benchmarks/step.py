@@ -12,19 +12,20 @@ All arms train the same Llama of a real shape with random weights (nothing is do
     TRL                      SFTTrainer, padding-free with Liger's kernels
 
 flash attention is torch's own (torch.nn.attention.varlen), for the peers too: the package flash-attn, which they would
-use, holds the same kernels. Arms take turns in one process, A B B A; a peer's micro batch is halved until it fits. On a
-CPU the model is tiny, the precision fp32, and there is no DeepSpeed in the Trainer: it shows that all arms run and
-agree, and nothing of their speed on a GPU. Tokens are real ones, padding left out.
+use, holds the same kernels. Arms take turns, A B B A, each run in a process of its own; a peer's micro batch is halved
+until it fits. On a CPU the model is tiny, the precision fp32, and there is no DeepSpeed in the Trainer: it shows that
+all arms run and agree, and nothing of their speed on a GPU. Tokens are real ones, padding left out.
 """
 
 import argparse
-import gc
+import multiprocessing
 import os
 import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 
@@ -66,6 +67,9 @@ track: {{tensorboard: false}}
 """
 
 
+T = TypeVar("T")
+
+
 @dataclass
 class Arm:
     """What one arm did in its rounds; `problem` where it could not run."""
@@ -82,11 +86,12 @@ class Arm:
 def main() -> None:
     """Measure, and print what was found as Markdown."""
     arguments = _arguments()
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asking must not begin to use the GPU: runs are forked
     device = "cuda" if torch.cuda.is_available() else "cpu"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     machine = measure.machine("deepspeed", "torch", "transformers", *_installed("liger-kernel", "trl"))
     if device == "cuda":
-        machine = f"{torch.cuda.get_device_name(0)}; {machine}"
+        machine = f"{in_child(lambda: torch.cuda.get_device_name(0))}; {machine}"
     sizes = arguments.size or (["0.135B", "1B"] if device == "cuda" else ["tiny"])
     parts = []
     with tempfile.TemporaryDirectory(prefix="scaletrain-benchmark-") as folder:
@@ -114,17 +119,46 @@ def _arguments() -> argparse.Namespace:
 
 def compare(size: str, device: str, folder: Path, arguments: argparse.Namespace) -> str:
     """Run the arms in turns on one size of model; returns the part of the report on it."""
-    job = _job(folder, device, arguments)
+    job = in_child(lambda: _job(folder, device, arguments))
+    names = arguments.arm or [OURS, BARE, PADDED, FREE, TRL]
+    arms = {name: Arm(rows=job.config.train.micro_batch_size) for name in names}
+    for number in range(arguments.rounds):
+        for name in names if number % 2 == 0 else names[::-1]:
+            if not arms[name].problem:
+                _run(arms[name], name, job, size, folder, arguments, attempt=number + 1)
+    work, peak = in_child(lambda: _summary(job, size, arguments))
+    return _part(size, arms, work, peak)
+
+
+def in_child(call: Callable[[], T]) -> T:
+    """What a call returns or raises in a fork of this process, which leaves nothing behind in memory."""
+    context = multiprocessing.get_context("fork")
+    ours, its = context.Pipe(duplex=False)
+
+    def run() -> None:
+        try:
+            its.send((call(), None))
+        except BaseException as error:  # noqa: BLE001  # it is raised again on the other side
+            traceback.print_exc()
+            its.send((None, (isinstance(error, torch.OutOfMemoryError), f"{type(error).__name__}: {error}")))
+
+    child = context.Process(target=run)
+    child.start()
+    its.close()
+    try:
+        result, problem = ours.recv()
+    except EOFError:
+        result, problem = None, (False, "its process ended without a word")
+    child.join()
+    if problem is None:
+        return cast("T", result)
+    out_of_memory, said = problem
+    raise torch.OutOfMemoryError(said) if out_of_memory else RuntimeError(said)
+
+
+def _summary(job: Job, size: str, arguments: argparse.Namespace) -> tuple[Work, float | None]:
     with only_worker(job) as worker:
-        work = _work(job, worker, size, device, arguments)
-        runs = _runs(job, worker, work, folder)
-        wanted = {name: run for name, run in runs.items() if arguments.arm is None or name in arguments.arm}
-        arms = {name: Arm(rows=work.micro_rows) for name in wanted}
-        for number in range(arguments.rounds):
-            for name in list(wanted) if number % 2 == 0 else list(wanted)[::-1]:
-                if not arms[name].problem:
-                    _run(arms[name], wanted[name], work, label=f"{size}, {name}, round {number + 1}")
-    return _part(size, arms, work, peak_flops(worker.device))
+        return _work(job, worker, size, job.device, arguments), peak_flops(worker.device)
 
 
 def _job(folder: Path, device: str, arguments: argparse.Namespace) -> Job:
@@ -172,67 +206,52 @@ def _work(job: Job, worker: Worker, size: str, device: str, arguments: argparse.
     )
 
 
-def _runs(job: Job, worker: Worker, work: Work, folder: Path) -> dict[str, Callable[[int], tuple[Found, int | None]]]:
-    """What each arm does with a number of rows in a micro batch; tokens where they are not the work's own."""
-    flash = "scaletrain_varlen" if work.device == "cuda" else "sdpa"
-    liger = work.device == "cuda"
-    register_varlen()
-    runs = iter(range(1, 1_000_000))
-
-    def ours(_rows: int) -> tuple[Found, None]:
-        number = next(runs)
-        return run_scaletrain(with_name(job, f"step-{number}", number), worker, work), None
-
-    def trainer(rows: int, *, padded: bool) -> tuple[Found, None]:
-        attention = "sdpa" if padded else flash
-        settings = Settings(padded=padded, liger=liger and not padded, attention=attention, rows=rows)
-        return run_trainer(work, settings, folder=str(folder)), None
-
-    return {
-        OURS: ours,
-        BARE: lambda _rows: (run_bare(job, worker, work), None),
-        PADDED: lambda rows: trainer(rows, padded=True),
-        FREE: lambda rows: trainer(rows, padded=False),
-        TRL: lambda rows: run_trl(work, attention=flash, rows=rows, folder=str(folder)),
-    }
-
-
-def _run(arm: Arm, run: Callable[[int], tuple[Found, int | None]], work: Work, *, label: str) -> None:
+def _run(
+    arm: Arm, name: str, job: Job, size: str, folder: Path, arguments: argparse.Namespace, *, attempt: int
+) -> None:
     """One run of an arm, with a smaller micro batch where it does not fit."""
     while True:
         try:
-            found, tokens = run(arm.rows)
+            found, tokens, flops = in_child(lambda: _measured(name, arm.rows, job, size, folder, arguments, attempt))
             break
         except torch.OutOfMemoryError:
             arm.rows //= 2
             if not arm.rows:
                 arm.problem = "out of memory"
                 return
-        except Exception:  # noqa: BLE001  # a peer that does not run here is a line of the table
-            arm.problem = traceback.format_exc().strip().splitlines()[-1]
-            traceback.print_exc()
+        except RuntimeError as error:  # a peer that does not run here is a line of the table
+            arm.problem = str(error).splitlines()[0]
             return
-        finally:
-            _clean_up()
-    counted = work.steps[work.warm_up :]
-    tokens = tokens or sum(step.tokens for step in counted)
     arm.tokens_per_s.append(tokens / found.seconds)
-    arm.flops_per_s.append(sum(step.flops for step in counted) / found.seconds)
+    arm.flops_per_s.append(flops / found.seconds)
     arm.peak_bytes = max(arm.peak_bytes, found.peak_bytes)
     arm.first_loss, arm.last_loss = found.losses[0], found.losses[-1]
-    print(f"{label}: {tokens / found.seconds:,.0f} tokens/s, {found.peak_bytes / 1e9:.1f} GB", flush=True)
+    print(f"{size}, {name}: {tokens / found.seconds:,.0f} tokens/s, {found.peak_bytes / 1e9:.1f} GB", flush=True)
 
 
-def _clean_up() -> None:
-    """Free what a run left, and take back what Liger put into transformers' Llama for all models."""
-    from accelerate.state import AcceleratorState
-    from transformers.models.llama import modeling_llama
-
-    AcceleratorState._reset_state()
-    vars(modeling_llama).update(_LLAMA)
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _measured(
+    name: str, rows: int, job: Job, size: str, folder: Path, arguments: argparse.Namespace, attempt: int
+) -> tuple[Found, int, float]:
+    """What one run found, and the tokens and FLOPs of the steps that count."""
+    with only_worker(job) as worker:
+        work = _work(job, worker, size, job.device, arguments)
+        register_varlen()
+        flash = "scaletrain_varlen" if job.device == "cuda" else "sdpa"
+        counted = work.steps[work.warm_up :]
+        tokens, flops = sum(step.tokens for step in counted), sum(step.flops for step in counted)
+        if name == OURS:
+            found = run_scaletrain(with_name(job, f"step-{attempt}", attempt), worker, work)
+        elif name == BARE:
+            found = run_bare(job, worker, work)
+        elif name == TRL:
+            found, own_tokens = run_trl(work, attention=flash, rows=rows, folder=str(folder))
+            tokens, flops = own_tokens, flops * own_tokens / tokens
+        else:
+            padded = name == PADDED
+            liger = job.device == "cuda" and not padded
+            settings = Settings(padded=padded, liger=liger, attention="sdpa" if padded else flash, rows=rows)
+            found = run_trainer(work, settings, folder=str(folder))
+        return found, tokens, flops
 
 
 def _part(size: str, arms: dict[str, Arm], work: Work, peak: float | None) -> str:
@@ -288,14 +307,6 @@ def _installed(*packages: str) -> list[str]:
         found.append(package)
     return found
 
-
-def _llama() -> dict[str, object]:
-    from transformers.models.llama import modeling_llama
-
-    return dict(vars(modeling_llama))
-
-
-_LLAMA = _llama()
 
 if __name__ == "__main__":
     main()
