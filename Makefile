@@ -24,7 +24,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c '$(USABLE)' 2>/dev/null && echo $$python && break; done)
 HEADERS := import pathlib, sys, sysconfig; sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())
 
-.PHONY: help setup quickstart test test-long soak check bench clean
+.PHONY: help setup quickstart test test-long soak check bench bench-step clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ check: $(READY)  ## Format, lint, types, layers and the tests that need no Ray: 
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/pytest -q tests --ignore=tests/end_to_end -m "not long and not soak and not real_model"
+
+bench-step: $(READY)  ## Measure a training step beside its peers: minutes on a GPU
+	@$(BIN)/python benchmarks/step.py
 
 bench: $(READY)  ## Measure against peers and physical limits; results go to benchmarks/results
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --write benchmarks/results/$$name.md; done
