@@ -5,11 +5,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import planted
 from document_rows import conversation, documents, dropped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import planted
 from scaletrain.config import DataSection
 from scaletrain.data.documents import Documents
 from scaletrain.data.duplicates import drop_duplicates

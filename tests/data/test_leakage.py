@@ -5,10 +5,10 @@ import itertools
 import random
 from pathlib import Path
 
-import planted
 import pytest
 from dumps import write_jsonl
 
+import planted
 from scaletrain.data.leakage import Leakage, load_leakage
 from scaletrain.data.ngrams import hash_units, units
 from scaletrain.errors import ConfigError, DataError, NotFoundError

@@ -3,9 +3,9 @@
 import random
 
 import numpy as np
-import planted
 import pytest
 
+import planted
 from scaletrain.data.near_duplicates import (
     SKETCH_SIZE,
     Fingerprint,
