@@ -54,6 +54,7 @@ LAYERS = {
     "scaletrain.cli_cluster": 5,
     "scaletrain.cli_data": 5,
     "scaletrain.cli_jobs": 5,
+    "scaletrain.cli_models": 5,
     "scaletrain.cli_runs": 5,
     "scaletrain.job_entry": 5,
     "scaletrain.command": 5,

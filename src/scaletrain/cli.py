@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scaletrain import __version__, cli_cluster, cli_data, cli_jobs, cli_runs
+from scaletrain import __version__, cli_cluster, cli_data, cli_jobs, cli_models, cli_runs
 from scaletrain.command import (
     ConfigFile,
     Json,
@@ -16,7 +16,6 @@ from scaletrain.command import (
     Root,
     RunName,
     find_run_of,
-    is_config_file,
     load_config_file,
     print_result,
     reported,
@@ -36,6 +35,7 @@ app = typer.Typer(
 
 app.add_typer(cli_data.prepare_app)
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_models.app)
 app.add_typer(cli_jobs.app)
 app.add_typer(cli_runs.app, name="runs")
 app.add_typer(cli_cluster.cluster_app)
@@ -92,61 +92,6 @@ def evaluate(
     precision = devices.resolve_precision(loaded.train.precision, device)
     found = evaluate_run(loaded, device=device, precision=precision, step=step, only=only)  # type: ignore[arg-type]
     print_result(found.record(), as_json=as_json, display=found.display)
-
-
-@app.command()
-@reported
-def export(
-    run: RunName,
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="a folder or any fsspec URL")],
-    root: Root = "bucket",
-    step: Annotated[int | None, typer.Option("--step", help="this checkpoint instead of the newest")] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32 or bf16")] = "auto",
-) -> None:
-    """Write a run's model as a Hugging Face folder (safetensors, tokenizer, model card); LoRA is merged."""
-    from scaletrain.model.export import export_run
-
-    if dtype not in ("auto", "fp32", "bf16"):
-        raise ConfigError(f"--dtype={dtype}: give auto, fp32 or bf16")
-    print(export_run(find_run_of(run, root), dest, step=step, dtype=dtype))  # type: ignore[arg-type]
-
-
-@app.command()
-@reported
-def chat(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="a run or its CONFIG, a folder, a URL, a GGUF file or a Hugging Face id"),
-    ],
-    root: Root = "bucket",
-    prompt: Annotated[str | None, typer.Option("--prompt", help="answer this once and end")] = None,
-    system: Annotated[str | None, typer.Option("--system", help="the system prompt")] = None,
-    temperature: Annotated[float, typer.Option("--temperature", help="0: always the most likely token")] = 0.7,
-    top_p: Annotated[float, typer.Option("--top-p", help="sample from the likeliest tokens of this mass")] = 0.95,
-    top_k: Annotated[int, typer.Option("--top-k", help="sample from this many tokens; 0: all")] = 0,
-    repetition_penalty: Annotated[float, typer.Option("--repetition-penalty", help="1: none")] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="the longest answer")] = 512,
-    seed: Annotated[int | None, typer.Option("--seed", help="the same answer every time")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cuda or cpu")] = "auto",
-) -> None:
-    """Talk to a model in the terminal; /help there lists what can be changed on the way."""
-    from scaletrain.model.generate import Sampling
-    from scaletrain.model.resolve import resolve_model
-    from scaletrain.serve.chat import chat as start_chat
-
-    if device not in ("auto", "cuda", "cpu"):
-        raise ConfigError(f"--device={device}: give auto, cuda or cpu")
-    sampling = Sampling(
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-    )
-    name = find_run_of(model, root).url if is_config_file(model) else model
-    folder = resolve_model(name, root=root)
-    start_chat(folder, sampling=sampling, system_prompt=system, prompt=prompt, device=device)  # type: ignore[arg-type]
 
 
 @app.command()

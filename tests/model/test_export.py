@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from scaletrain import storage
-from scaletrain.config import LoraSection
+from scaletrain.config import LoraSection, ModelSection
+from scaletrain.config_file import dump_config
 from scaletrain.errors import CheckpointError, ConfigError
 from scaletrain.layout import RunLayout
+from scaletrain.model.build import materialise
 from scaletrain.model.export import export_run, find_checkpoint
 from scaletrain.model.generate import Sampling, load_for_chat, reply
-from tiny import TEXTS, commit, tiny_run, tiny_tokenizer
+from tiny import TEXTS, commit, tiny_config, tiny_model_folder, tiny_run, tiny_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,27 @@ def test_the_export_talks_as_scaletrain_does(tmp_path: Path) -> None:
     answer = model.generate(**inputs, do_sample=False, max_new_tokens=20)[0, inputs["input_ids"].shape[1] :]
     assert ours == tokenizer.decode(answer, skip_special_tokens=True)
     assert model.generation_config.eos_token_id == tiny_tokenizer().eos_token_id
+
+
+def test_generation_ends_with_the_turn(tmp_path: Path) -> None:
+    """Where a base model stops at another token only, the export's own settings name the end of a turn as well."""
+    root, base = str(tmp_path), tiny_model_folder(tmp_path / "base", eos_token_id=0)
+    section = ModelSection(source=str(base))
+    model_url = materialise(section, root=root, seed=0)
+    run = RunLayout(root, "run")
+    storage.write_text(run.config, dump_config(tiny_config(root, section)))
+    commit(run, step=1, model_url=model_url, trained=dict(load(base).named_parameters()))
+    exported = load(export_run(run, str(tmp_path / "out")))
+    assert load(base).generation_config.eos_token_id == 0
+    assert exported.generation_config.eos_token_id == [0, tiny_tokenizer().eos_token_id]
+
+
+def test_a_run_that_was_moved_is_exported_where_it_is(tmp_path: Path) -> None:
+    """Its model lies beside it, whatever the commit says of the place where it was trained."""
+    _, trained = tiny_run(str(tmp_path / "before"))
+    (tmp_path / "before").rename(tmp_path / "after")
+    exported = load(export_run(RunLayout(str(tmp_path / "after"), "run"), str(tmp_path / "out")))
+    assert torch.equal(logits(exported), logits(trained))
 
 
 def test_adapters_are_merged(tmp_path: Path) -> None:
@@ -157,7 +180,7 @@ def test_the_model_card_tells_where_the_model_comes_from(tmp_path: Path) -> None
         record = {"subject": {"checkpoint": checkpoint_hash}, "perplexities": figures}
         storage.write_bytes(f"{run.evaluation}/{name}.json", orjson.dumps(record))
     card = (Path(export_run(run, str(tmp_path / "out"))) / "README.md").read_text()
-    assert "| all | 54.90 | 36.30 | 5,559 |" in card
+    assert "| all | 54.90 | 36.30 | not measured | 5,559 |" in card
     assert "| steps | 10 |" in card
     assert "talk.jsonl" in card
     assert card.startswith("---\nlibrary_name: transformers\n")

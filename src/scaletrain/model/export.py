@@ -1,6 +1,10 @@
-"""A checkpoint becomes an ordinary Hugging Face folder, from any ZeRO stage and number of workers; LoRA is merged."""
+"""A checkpoint becomes what others read, from any ZeRO stage and number of workers.
+
+That is an ordinary Hugging Face folder (LoRA merged), the adapter of a LoRA run alone, or a GGUF file.
+"""
 
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,34 +17,87 @@ from scaletrain.errors import CheckpointError, ConfigError, NotFoundError
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
 from scaletrain.model.build import add_adapters, fetch, load_tokenizer
-from scaletrain.model.card import model_card
+from scaletrain.model.card import Format, is_on_the_hub, model_card
+from scaletrain.model.export_gguf import write_gguf
+from scaletrain.model.export_place import HUB, check_folder, problems_of_place, publish_file, publish_folder
+from scaletrain.model.generate import stop_tokens
 from scaletrain.model.sources import errors_of_transformers, quiet_transformers
 from scaletrain.model.store import INDEX, WEIGHTS
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Precision = Literal["auto", "fp32", "bf16"]
+__all__ = ["Format", "Precision", "export_run", "find_checkpoint", "load_trained", "write_export"]
 
-_COMMIT = "config.json"  # without it no reader takes the folder for a model
+Precision = Literal["auto", "fp32", "bf16", "fp16", "q8_0"]
+
+# Without these no reader takes a folder for a model, or for an adapter.
+_COMMITS: dict[str, str] = {"model": "config.json", "adapter": "adapter_config.json"}
+_CARD = "README.md"
+_GGUF = ".gguf"
+_GGUF_ONLY = ("fp16", "q8_0")
+_WRITTEN_ANEW = ("config.json", "generation_config.json", INDEX)
 _PARALLEL_READS = 8
 
 log = get_logger(__name__)
 
 
-def export_run(run: RunLayout, dest_url: str, *, step: int | None = None, dtype: Precision = "auto") -> str:
-    """Write the newest committed checkpoint of a run (or that of `step`) to a URL as a Hugging Face folder; returns it.
+def export_run(
+    run: RunLayout,
+    dest: str,
+    *,
+    form: Format = "model",
+    step: int | None = None,
+    dtype: Precision = "auto",
+    licence: str | None = None,
+    push_to: str | None = None,
+) -> str:
+    """Write the newest committed checkpoint of a run (or that of `step`) to `dest`, and to `push_to`; returns `dest`.
 
-    config.json is written last. `dtype` auto: the precision that the run was trained in. An earlier export at the URL
-    is replaced. Raises CheckpointError, ConfigError, StorageError.
+    Both are a folder, any fsspec URL or hub:USER/NAME; for `form="gguf"` a file that ends in .gguf, or the hub. The
+    file that makes a folder a model is written last, and an earlier export is replaced. form adapter: the adapter of a
+    LoRA run alone. `dtype` auto: the precision that the run was trained in; fp16 and q8_0 are of GGUF. `licence` goes
+    into the model card. Raises CheckpointError, ConfigError, ModelError, StorageError.
     """
+    places = [dest] if push_to is None else [dest, push_to]
+    _check_request(places, form, dtype)
     manifest = find_checkpoint(run, step)
-    left_over = _check_destination(dest_url)
-    with TemporaryDirectory(prefix="scaletrain-export-") as folder:
-        write_export(run, manifest, Path(folder), dtype=dtype)
-        _publish(Path(folder), dest_url, left_over)
-    log.info("exported step %d of %s to %s", manifest.step, run.name, dest_url)
-    return dest_url
+    config = config_file.load_config(run.config)
+    if form == "adapter" and config.model.lora is None:
+        raise ConfigError(f"the run {run.name} trains all weights and has no adapter; leave --adapter out")
+    for place in places:
+        if form != "gguf":
+            check_folder(place, commit=_COMMITS[form])
+    message = f"{run.name} at step {manifest.step}"
+    with TemporaryDirectory(prefix="scaletrain-export-") as temporary:
+        folder = Path(temporary)
+        if form == "model":
+            write_export(run, manifest, folder, dtype=dtype, licence=licence)
+        elif form == "adapter":
+            _write_adapter(run, manifest, config, folder, dtype=dtype, licence=licence)
+        else:
+            name = next(place for place in places if place.endswith(_GGUF)).rpartition("/")[2]
+            _write_gguf(run, manifest, config, folder, name, dtype=dtype, licence=licence)
+        for place in places:
+            if form == "gguf":
+                publish_file(folder, name, place, message=message)
+            else:
+                publish_folder(folder, place, commit=_COMMITS[form], message=message)
+            log.info("exported step %d of %s to %s", manifest.step, run.name, place)
+    return dest
+
+
+def _check_request(places: Sequence[str], form: Format, dtype: Precision) -> None:
+    problems = [problem for place in places for problem in problems_of_place(place)]
+    if form == "gguf" and places[0].startswith(HUB):
+        problems.append(f"{places[0]}: name a file that ends in .gguf first, and the hub with --push-to")
+    for place in places:
+        if place.endswith(_GGUF) != (form == "gguf") and not place.startswith(HUB):
+            problems.append(f"{place}: a GGUF file ends in .gguf, a folder does not; all of one export are of one kind")
+    if form != "gguf" and dtype in _GGUF_ONLY:
+        problems.append(f"--dtype={dtype} is for GGUF files; use auto, fp32 or bf16, or a DEST that ends in .gguf")
+    if problems:
+        raise ConfigError(problems)
 
 
 def find_checkpoint(run: RunLayout, step: int | None = None) -> Manifest:
@@ -61,23 +118,80 @@ def find_checkpoint(run: RunLayout, step: int | None = None) -> Manifest:
         ) from exc
 
 
-def write_export(run: RunLayout, manifest: Manifest, folder: Path, *, dtype: Precision = "auto") -> None:
+def write_export(
+    run: RunLayout, manifest: Manifest, folder: Path, *, dtype: Precision = "auto", licence: str | None = None
+) -> None:
     """Fill a local folder with the model of a checkpoint: weights, tokenizer, generation settings and a model card."""
-    import torch
-
     config = config_file.load_config(run.config)
-    base = fetch(manifest.model_url)
-    model: Any = load_trained(run, manifest, config)
-    if (manifest.precision if dtype == "auto" else dtype) == "bf16":
-        model = model.to(torch.bfloat16)
+    base = fetch(base_url(run, manifest))
+    model: Any = _in_precision(load_trained(run, manifest, config), manifest, dtype)
+    words = load_tokenizer(base_url(run, manifest), chat_template=config.data.chat_template)
+    _stop_at_the_end_of_a_turn(model, words)
     with quiet_transformers():
         model.save_pretrained(folder)
         for path in base.iterdir():
-            if path.is_file() and not path.name.endswith(WEIGHTS) and path.name not in (_COMMIT, INDEX):
+            if path.is_file() and not path.name.endswith(WEIGHTS) and path.name not in _WRITTEN_ANEW:
                 shutil.copyfile(path, folder / path.name)
         if config.data.chat_template is not None:
-            load_tokenizer(manifest.model_url, chat_template=config.data.chat_template).save_pretrained(folder)
-    (folder / "README.md").write_text(model_card(run, manifest, config), encoding="utf-8")
+            words.save_pretrained(folder)
+    (folder / _CARD).write_text(model_card(run, manifest, config, licence=licence), encoding="utf-8")
+
+
+def _write_adapter(
+    run: RunLayout, manifest: Manifest, config: Config, folder: Path, *, dtype: Precision, licence: str | None
+) -> None:
+    """Fill a folder as PEFT does, so that it names its base model where others find it."""
+    model: Any = _in_precision(_load(run, manifest, config), manifest, dtype)
+    source = config.model.source
+    adapter = model.peft_config["default"]
+    is_public = source is not None and is_on_the_hub(source)
+    adapter.base_model_name_or_path = source if is_public else storage.absolute(base_url(run, manifest))
+    adapter.revision = config.model.revision
+    with quiet_transformers():
+        model.save_pretrained(folder)
+        words = load_tokenizer(base_url(run, manifest), chat_template=config.data.chat_template)
+        words.save_pretrained(folder)
+    card = model_card(run, manifest, config, form="adapter", licence=licence)
+    (folder / _CARD).write_text(card, encoding="utf-8")
+
+
+def _write_gguf(
+    run: RunLayout,
+    manifest: Manifest,
+    config: Config,
+    folder: Path,
+    name: str,
+    *,
+    dtype: Precision,
+    licence: str | None,
+) -> None:
+    model = load_trained(run, manifest, config)
+    words = load_tokenizer(base_url(run, manifest), chat_template=config.data.chat_template)
+    precision: Any = manifest.precision if dtype == "auto" else dtype
+    write_gguf(model, words, folder / name, dtype=precision, name=run.name, licence=licence)
+    card = model_card(run, manifest, config, form="gguf", place=name, licence=licence)
+    (folder / _CARD).write_text(card, encoding="utf-8")
+
+
+def _in_precision(model: Any, manifest: Manifest, dtype: Precision) -> Any:
+    import torch
+
+    return model.to(torch.bfloat16) if (manifest.precision if dtype == "auto" else dtype) == "bf16" else model
+
+
+def _stop_at_the_end_of_a_turn(model: Any, words: "PreTrainedTokenizerBase") -> None:
+    """Whoever generates with the model's own settings stops where the chat template ends a turn."""
+    stops = sorted(stop_tokens(model, words))
+    configured = model.generation_config.eos_token_id
+    if stops and set(stops) != set(configured if isinstance(configured, list) else [configured]):
+        model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
+
+
+def base_url(run: RunLayout, manifest: Manifest) -> str:
+    """Where the model is that a checkpoint was trained from: beside the run, also after that was copied elsewhere."""
+    from scaletrain.run_inputs import inputs_of
+
+    return inputs_of(run, manifest).model_url
 
 
 def load_trained(run: RunLayout, manifest: Manifest, config: Config) -> "PreTrainedModel":
@@ -85,17 +199,24 @@ def load_trained(run: RunLayout, manifest: Manifest, config: Config) -> "PreTrai
 
     Raises CheckpointError where the checkpoint is damaged, or of another model than its run's configuration names.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with errors_of_transformers(manifest.model_url), quiet_transformers():
-        model: Any = AutoModelForCausalLM.from_pretrained(fetch(manifest.model_url), dtype=torch.float32)
-    if config.model.lora is not None:
-        model = add_adapters(model, config.model.lora, seed=config.seed)
-    _fill(model, checkpoint.open_checkpoint(run.checkpoint(manifest.step)))
+    model: Any = _load(run, manifest, config)
     if config.model.lora is not None:
         model = model.merge_and_unload()
     return cast("PreTrainedModel", model.eval())
+
+
+def _load(run: RunLayout, manifest: Manifest, config: Config) -> Any:
+    """The model of a checkpoint, with its adapters beside it where the run trained adapters."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    url = base_url(run, manifest)
+    with errors_of_transformers(url), quiet_transformers():
+        model: Any = AutoModelForCausalLM.from_pretrained(fetch(url), dtype=torch.float32)
+    if config.model.lora is not None:
+        model = add_adapters(model, config.model.lora, seed=config.seed)
+    _fill(model, checkpoint.open_checkpoint(run.checkpoint(manifest.step)))
+    return model
 
 
 def _fill(model: Any, source: Checkpoint) -> None:
@@ -120,23 +241,3 @@ def _fill(model: Any, source: Checkpoint) -> None:
 
     with ThreadPoolExecutor(_PARALLEL_READS) as pool:
         list(pool.map(fill, trained))
-
-
-def _check_destination(dest_url: str) -> list[str]:
-    """Return the URLs of an earlier export's weights; refuse to write among other files."""
-    found = [each.url for each in storage.list_objects(dest_url)]
-    if found and storage.join(dest_url, _COMMIT) not in found:
-        raise ConfigError(f"{dest_url} is not empty and holds no model; name a new or empty folder")
-    return [url for url in found if url.endswith(WEIGHTS)]
-
-
-def _publish(folder: Path, dest_url: str, left_over: list[str]) -> None:
-    """Copy the folder; the file that makes it a model goes first and comes last, so nobody reads half of one."""
-    commit = storage.join(dest_url, _COMMIT)
-    content = (folder / _COMMIT).read_bytes()
-    (folder / _COMMIT).unlink()
-    storage.remove(commit)
-    for url in left_over:
-        storage.remove(url)
-    storage.upload_folder(folder, dest_url)
-    storage.write_bytes(commit, content)
