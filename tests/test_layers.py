@@ -1,4 +1,4 @@
-"""layers: imports go to a lower layer or the same one, three packages stay apart, and heavy packages wait."""
+"""layers: imports go to a lower layer or the same one, four packages stay apart, and heavy packages wait."""
 
 import ast
 import subprocess
@@ -43,6 +43,7 @@ LAYERS = {
     "scaletrain.run_inputs": 2,
     "scaletrain.model": 2,
     "scaletrain.evaluate": 3,
+    "scaletrain.judge": 3,
     "scaletrain.serve": 3,
     "scaletrain.train": 3,
     "scaletrain.cluster": 4,
@@ -55,13 +56,26 @@ LAYERS = {
     "scaletrain.cli_data": 5,
     "scaletrain.cli_jobs": 5,
     "scaletrain.cli_models": 5,
+    "scaletrain.cli_judge": 5,
+    "scaletrain.cli_judge_votes": 5,
     "scaletrain.cli_runs": 5,
     "scaletrain.job_entry": 5,
     "scaletrain.command": 5,
     "scaletrain.__main__": 5,
 }
-APART = ("scaletrain.evaluate", "scaletrain.serve", "scaletrain.train")
-HEAVY = ("boto3", "deepspeed", "google.cloud", "pyarrow", "ray", "torch", "transformers")
+APART = ("scaletrain.evaluate", "scaletrain.judge", "scaletrain.serve", "scaletrain.train")
+HEAVY = (
+    "boto3",
+    "deepspeed",
+    "google.cloud",
+    "pyarrow",
+    "ray",
+    "sqlalchemy",
+    "starlette",
+    "torch",
+    "transformers",
+    "uvicorn",
+)
 
 
 @cache
@@ -122,8 +136,8 @@ def test_imports_go_down(module: str) -> None:
 
 
 @pytest.mark.parametrize("package", APART)
-def test_train_evaluate_and_serve_do_not_import_one_another(package: str) -> None:
-    """The three meet in the command line only."""
+def test_train_evaluate_judge_and_serve_do_not_import_one_another(package: str) -> None:
+    """They meet in the command line only."""
     others = {
         (module, name)
         for module in modules()

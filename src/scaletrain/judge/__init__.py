@@ -1,0 +1,1 @@
+"""Blind human evaluation: pairs of answers, votes, and what they say of the models."""
