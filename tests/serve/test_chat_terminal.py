@@ -46,10 +46,21 @@ class Terminal:
         deadline = time.monotonic() + timeout_s
         while wanted not in self._seen:
             assert time.monotonic() < deadline, self._seen[-1000:]
-            if select.select([self._master], [], [], 1)[0]:
-                self._seen += _CONTROL.sub("", os.read(self._master, 65536).decode(errors="replace"))
+            self._read()
         before, _, self._seen = self._seen.partition(wanted)
         return before
+
+
+    def read_some(self, characters: int, *, timeout_s: float = 120) -> None:
+        """Read until so many characters have appeared behind what was read before."""
+        deadline = time.monotonic() + timeout_s
+        while len(self._seen.replace(" ", "").strip()) < characters:
+            assert time.monotonic() < deadline, self._seen[-1000:]
+            self._read()
+
+    def _read(self) -> None:
+        if select.select([self._master], [], [], 1)[0]:
+            self._seen += _CONTROL.sub("", os.read(self._master, 65536).decode(errors="replace"))
 
 
 @contextmanager
@@ -77,7 +88,7 @@ def test_a_chat_in_a_terminal(tmp_path: Path) -> None:
         screen.read_until("\n>")
         screen.type("How are you\\\rtoday?\r")
         screen.read_until("today?")
-        time.sleep(0.5)  # of the endless answer
+        screen.read_some(30)  # of the endless answer: before it begins, Ctrl-C is the prompt's
         screen.process.send_signal(signal.SIGINT)
         assert "(stopped)" in screen.read_until("the first after")
         screen.read_until("\n>")
