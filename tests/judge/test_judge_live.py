@@ -36,16 +36,16 @@ def ask(judging: Judging, question: object = "Who are you?") -> Any:
 
 
 def lines_of(answer: Any) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in answer.text.splitlines()]
+    return [orjson.loads(line) for line in answer.text.split("\n") if line]
 
 
 def test_both_answers_come_in_pieces_and_are_voted_on(tmp_path: Path, models: Models) -> None:
     """As two models gave them; the vote knows who stood where, also after a restart of the server."""
     judging = judging_of(tmp_path, models, "red", "blue")
-    answer = ask(judging)
+    answer = ask(judging, "Who are\u2028you?")  # the end of a line to Unicode, and none to a stream of events
     *pieces, last = lines_of(answer)
     texts = {side: "".join(piece["text"] for piece in pieces if piece["side"] == side) for side in ("left", "right")}
-    assert sorted(texts.values()) == ["I am blue: Who are you?", "I am red: Who are you?"]
+    assert sorted(texts.values()) == ["I am blue: Who are\u2028you?", "I am red: Who are\u2028you?"]
     assert len(pieces) == 8 and "hidden" not in answer.text and models.url not in answer.text
     again = TestClient(build_app(judging_of(tmp_path, models, "red", "blue"), allowed_hosts=("testserver",)))
     shown = again.get(f"/api/pairs/{last['name']}", headers=ANA).json()["pair"]

@@ -50,7 +50,6 @@ class Terminal:
         before, _, self._seen = self._seen.partition(wanted)
         return before
 
-
     def read_some(self, characters: int, *, timeout_s: float = 120) -> None:
         """Read until so many characters have appeared behind what was read before."""
         deadline = time.monotonic() + timeout_s

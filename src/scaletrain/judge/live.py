@@ -6,7 +6,7 @@ when both are whole, and can be voted on from then on; whoever closes the page s
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,11 +129,11 @@ async def _stream(
         if response.status_code != 200:
             said = (await response.aread())[:_SHOWN_CHARACTERS].decode(errors="replace")
             raise ModelError(f"{url} answered {response.status_code}: {said}")
-        async for line in response.aiter_lines():
-            if not line.startswith("data:"):
+        async for line in _lines(response.aiter_bytes()):
+            if not line.startswith(b"data:"):
                 continue
-            data = line.removeprefix("data:").strip()
-            if data == "[DONE]":
+            data = line.removeprefix(b"data:").strip()
+            if data == b"[DONE]":
                 whole = True
                 break
             text, ended = _piece(url, data)
@@ -144,7 +144,17 @@ async def _stream(
         raise ModelError(f"{url} broke off in the middle of an answer")
 
 
-def _piece(url: str, data: str) -> tuple[str, bool]:
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Cut at line feeds alone: what else Unicode calls the end of a line (U+2028) may stand in an answer."""
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+    yield rest
+
+
+def _piece(url: str, data: bytes) -> tuple[str, bool]:
     """The text of one event, and whether it is the last one with any."""
     try:
         record: Any = orjson.loads(data)
@@ -155,4 +165,4 @@ def _piece(url: str, data: str) -> tuple[str, bool]:
         choice = record["choices"][0]
         return choice["delta"].get("content") or "", choice.get("finish_reason") is not None
     except (orjson.JSONDecodeError, AttributeError, KeyError, IndexError, TypeError) as exc:
-        raise ModelError(f"{url} is no OpenAI-compatible server: it sent {data[:_SHOWN_CHARACTERS]}") from exc
+        raise ModelError(f"{url} is no OpenAI-compatible server: it sent {data[:_SHOWN_CHARACTERS]!r}") from exc
