@@ -16,7 +16,7 @@ from scaletrain.model.sources import errors_of_transformers, quiet_transformers
 from scaletrain.model.tokenizer import END_OF_TURN
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Message = Mapping[str, str]
 
@@ -89,7 +89,7 @@ def stream_reply(
     context = context_tokens(model)
     prompt = encode_prompt(tokenizer, messages, context=context, max_new_tokens=sampling.max_new_tokens)
     room = sampling.max_new_tokens if context is None else min(sampling.max_new_tokens, context - len(prompt))
-    stops = _stop_tokens(model, tokenizer)
+    stops = stop_tokens(model, tokenizer)
     yield from text_of(tokenizer, _generate(model, prompt, sampling, room=room, stops=stops))
 
 
@@ -129,25 +129,42 @@ def encode_prompt(
 
 
 def text_of(tokenizer: "PreTrainedTokenizerBase", tokens: Iterable[int]) -> Iterator[str]:
-    """Yield the text of tokens as soon as it is certain; no character is ever split.
-
-    Tokens are decoded in a sliding window, since the text of a token may depend on its neighbours (spaces, bytes).
-    """
-    window: list[int] = []
-    shown = 0
+    """Yield the text of tokens as soon as it is certain; no character is ever split."""
+    text = TextOfTokens(tokenizer)
     for token in tokens:
-        window.append(token)
-        text = _decode(tokenizer, window)
-        if text.endswith(_UNFINISHED):
-            continue
-        if len(text) > shown:
-            yield text[shown:]
-        shown = len(text)
-        if len(window) > _WINDOW_TOKENS:
-            window = window[-_OVERLAP_TOKENS:]
-            shown = len(_decode(tokenizer, window))
-    if rest := _decode(tokenizer, window)[shown:]:
+        if new := text.push(token):
+            yield new
+    if rest := text.rest():
         yield rest
+
+
+class TextOfTokens:
+    """The text of tokens that come one by one.
+
+    They are decoded in a sliding window, since the text of a token may depend on its neighbours (spaces, bytes).
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._tokenizer = tokenizer
+        self._window: list[int] = []
+        self._shown = 0
+
+    def push(self, token: int) -> str:
+        """Take a token; returns the text that has become certain, in whole characters."""
+        self._window.append(token)
+        text = _decode(self._tokenizer, self._window)
+        if text.endswith(_UNFINISHED):
+            return ""
+        new = text[self._shown :]
+        self._shown = len(text)
+        if len(self._window) > _WINDOW_TOKENS:
+            self._window = self._window[-_OVERLAP_TOKENS:]
+            self._shown = len(_decode(self._tokenizer, self._window))
+        return new
+
+    def rest(self) -> str:
+        """The text of tokens that end in the middle of a character."""
+        return _decode(self._tokenizer, self._window)[self._shown :]
 
 
 @torch.inference_mode()
@@ -198,8 +215,14 @@ def _processors(sampling: Sampling) -> Any:
     return steps
 
 
-def _stop_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
-    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+def stop_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """The tokens that end an answer: those of the generation settings, of the tokenizer, and ChatML's end of a turn."""
+    return end_tokens(model.generation_config, tokenizer)
+
+
+def end_tokens(settings: "GenerationConfig | None", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """The same, where there are a folder's generation settings and no model."""
+    configured = settings.eos_token_id if settings is not None else None
     stops = set(configured) if isinstance(configured, list) else {configured}
     stops |= {tokenizer.eos_token_id, tokenizer.get_vocab().get(END_OF_TURN)}
     return frozenset(token for token in stops if token is not None)
