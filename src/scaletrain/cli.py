@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scaletrain import __version__, cli_cluster, cli_data, cli_jobs, cli_judge, cli_models, cli_runs
+from scaletrain import __version__, cli_cluster, cli_data, cli_jobs, cli_judge, cli_models, cli_runs, cli_serve
 from scaletrain.command import (
     ConfigFile,
     Json,
@@ -40,6 +40,8 @@ app.add_typer(cli_jobs.app)
 app.add_typer(cli_runs.app, name="runs")
 app.add_typer(cli_cluster.cluster_app)
 app.add_typer(cli_judge.app, name="judge")
+app.add_typer(cli_serve.serve_app)
+app.add_typer(cli_serve.keys_app, name="keys")
 
 
 def main() -> None:

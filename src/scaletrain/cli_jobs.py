@@ -237,7 +237,9 @@ def _parse(words: Sequence[str]) -> "Command":
         context = commands[name].make_context(name, list(arguments))
     except typer.TyperException as error:
         raise ConfigError(f"{name}: {str(error).rstrip('.')}; see `scaletrain {name} --help`") from error
-    config = next((value for key in ("config", "run") if is_config_file(value := str(context.params.get(key)))), None)
+    config = next(
+        (value for key in ("config", "run", "model") if is_config_file(value := str(context.params.get(key)))), None
+    )
     overrides = tuple(context.params.get("overrides") or ())
     return Command(name=name, arguments=tuple(arguments), config=config, overrides=overrides)
 

@@ -23,6 +23,7 @@ from scaletrain.config_section import (
     Section,
     refuse_booleans,
 )
+from scaletrain.config_serve import ServeSection
 
 
 class StorageSection(Section):
@@ -331,6 +332,7 @@ class Config(Section):
     checkpoint: CheckpointSection = Field(default_factory=CheckpointSection)  # type: ignore[arg-type]
     scaling: ScalingSection = Field(default_factory=ScalingSection)  # type: ignore[arg-type]
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)  # type: ignore[arg-type]
+    serve: ServeSection = Field(default_factory=ServeSection)  # type: ignore[arg-type]
     track: TrackSection = Field(default_factory=TrackSection)  # type: ignore[arg-type]
     debug: DebugSection = Field(default_factory=DebugSection)  # type: ignore[arg-type]
 

@@ -3,7 +3,9 @@
     ScaletrainError             exit 1  the run failed
     ├── ConfigError             exit 2  the configuration or the command line is wrong (lists every problem)
     ├── DataError               exit 2  a corpus or a prepared dataset cannot be used
-    ├── ModelError              exit 2  a model cannot be loaded, or is not a causal language model
+    ├── ModelError              exit 2  a model cannot be loaded, is no causal language model, or cannot take a prompt
+    │   └── EngineFailedError   exit 1  a model that serves has failed, or was closed
+    ├── OverloadedError         exit 1  a server's queue is full
     ├── DeviceError             exit 2  a device was asked for that is not there
     ├── ClusterError            exit 1  machines could not be had or were lost for good
     ├── TrainingError           exit 1  the run itself cannot go on (non-finite loss, lost workers)
@@ -48,9 +50,19 @@ class DataError(ScaletrainError):
 
 
 class ModelError(ScaletrainError):
-    """A model cannot be loaded, or is not a causal language model."""
+    """A model cannot be loaded, is not a causal language model, or cannot take a prompt."""
 
     exit_code = 2
+
+
+class EngineFailedError(ModelError):
+    """A model that serves has failed or was closed; the request was not at fault and can be sent again."""
+
+    exit_code = 1
+
+
+class OverloadedError(ScaletrainError):
+    """A server's queue is full: the request was not begun and can be sent again later."""
 
 
 class DeviceError(ScaletrainError):

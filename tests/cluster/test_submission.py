@@ -112,6 +112,15 @@ def test_evaluation_asks_for_a_gpu_of_its_own_and_training_for_none(cluster: Clu
     assert "--step 5" in evaluation.entry_point
 
 
+def test_serving_is_a_job_of_the_head_which_keeps_its_options(cluster: ClusterFile, run_file: str) -> None:
+    """Replicas ask for their GPUs themselves; settings are resolved into the configuration that goes along."""
+    words = ["serve", run_file, "serve.port=9000", "--replicas", "1-4"]
+    submission = check_submission(cluster, _parse(words))
+    sent = shlex.split(submission.request.entry_point)
+    assert sent[-4:] == ["serve", submission.config_url, "--replicas", "1-4"]
+    assert parse_config(submission.config_text, source="x").serve.port == 9000
+
+
 def test_a_reference_to_a_secret_is_all_that_is_sent(cluster: ClusterFile, run_file: str) -> None:
     """The head reads the secret by itself."""
     submission = check_submission(

@@ -1,5 +1,6 @@
 """Every way to name a model leads to a local folder, or to an error that says what was tried."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from scaletrain import storage
 from scaletrain.errors import CheckpointError, ModelError
 from scaletrain.model.export import find_checkpoint
 from scaletrain.model.generate import load_for_chat
-from scaletrain.model.resolve import resolve_model
+from scaletrain.model.resolve import newest_version, resolve_model
 from tiny import commit, tiny_model_folder, tiny_run
 
 
@@ -43,6 +44,41 @@ def test_a_run_that_went_on_is_exported_anew(tmp_path: Path) -> None:
     second = resolve_model("run", root=root)
     assert first != second
     assert resolve_model("run", root=root) == second
+
+
+def test_exports_that_nobody_asks_for_are_removed(tmp_path: Path) -> None:
+    """A server makes one of every checkpoint: those of an hour ago go with the next, but not another run's."""
+    root = str(tmp_path / "bucket")
+    run, trained = tiny_run(root)
+    manifest = find_checkpoint(run)
+    first = resolve_model("run", root=root)
+    other = first.with_name("run-2-10-0123456789ab")
+    other.mkdir()
+    for old in (first, other):
+        os.utime(old, (0, 0))
+    commit(run, step=20, model_url=manifest.model_url, trained=dict(trained.named_parameters()))
+    second = resolve_model("run", root=root)
+    assert [each.exists() for each in (first, second, other)] == [False, True, True]
+
+
+def test_a_version_changes_with_a_runs_checkpoint_and_a_folders_files(tmp_path: Path) -> None:
+    """A server replaces what it serves by this; a folder whose export is under way has none."""
+    root = str(tmp_path / "bucket")
+    run, trained = tiny_run(root)
+    manifest = find_checkpoint(run)
+    before = newest_version("run", root=root)
+    assert newest_version(run.url, root="elsewhere") == before
+    commit(run, step=20, model_url=manifest.model_url, trained=dict(trained.named_parameters()))
+    assert newest_version("run", root=root) != before
+    assert newest_version(run.checkpoint(10), root=root) == before
+    folder = tiny_model_folder(tmp_path / "model")
+    first = newest_version(str(folder), root=root)
+    assert newest_version(str(folder), root=root) == first
+    (folder / "config.json").rename(tmp_path / "config.json")
+    assert newest_version(str(folder), root=root) is None
+    tiny_model_folder(folder, seed=1)
+    assert newest_version(str(folder), root=root) not in (None, first)
+    assert newest_version("org/model-of-the-hub", root=root) == ""
 
 
 def test_a_run_that_has_not_saved_yet_says_so(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ _PLACES: Mapping[str, Literal["head", "worker"]] = {
     "evaluate": "worker",
     "export": "worker",
     "doctor": "head",
+    "serve": "head",
 }
 _PACKED_CONFIG = "submitted.yaml"
 _REFERENCE = re.compile(r"[A-Z][A-Z0-9_]*=(?P<service>ssm|secretsmanager|gcp):[\w/+=.@:-]+")
