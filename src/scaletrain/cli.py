@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from scaletrain import __version__, cli_cluster, cli_data, cli_jobs, cli_judge, cli_models, cli_runs, cli_serve
+from scaletrain import (
+    __version__,
+    cli_cluster,
+    cli_data,
+    cli_evaluate,
+    cli_jobs,
+    cli_judge,
+    cli_models,
+    cli_runs,
+    cli_serve,
+)
 from scaletrain.command import (
     ConfigFile,
     Json,
@@ -36,6 +46,7 @@ app = typer.Typer(
 app.add_typer(cli_data.prepare_app)
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_models.app)
+app.add_typer(cli_evaluate.app)
 app.add_typer(cli_jobs.app)
 app.add_typer(cli_runs.app, name="runs")
 app.add_typer(cli_cluster.cluster_app)
@@ -72,29 +83,6 @@ def train(
 
     summary = train_run(load_config_file(config, overrides), local=local)
     print(f"{summary.run_url} is at step {summary.step} of {summary.total_steps}")
-
-
-@app.command()
-@reported
-def evaluate(
-    config: ConfigFile,
-    overrides: Overrides = None,
-    step: Annotated[int | None, typer.Option("--step", help="this checkpoint instead of the newest")] = None,
-    only: Annotated[str | None, typer.Option("--only", help="base or trained: measure just that model")] = None,
-    as_json: Json = False,
-) -> None:
-    """Perplexity on held-out conversations and sample answers, before and after training."""
-    from scaletrain import devices, storage
-    from scaletrain.evaluate.compare import evaluate as evaluate_run
-
-    if only not in (None, "base", "trained"):
-        raise ConfigError(f"--only={only}: give base or trained")
-    loaded = load_config_file(config, overrides)
-    storage.configure(loaded.storage.root, loaded.storage.options)
-    device = devices.resolve_device(loaded.train.device, gpus=devices.count_local_gpus())
-    precision = devices.resolve_precision(loaded.train.precision, device)
-    found = evaluate_run(loaded, device=device, precision=precision, step=step, only=only)  # type: ignore[arg-type]
-    print_result(found.record(), as_json=as_json, display=found.display)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from scaletrain.config_cleaning import CleaningStep, uncounted
+from scaletrain.config_evaluate import EvaluateSection
 from scaletrain.config_section import (
     Count,
     Float,
@@ -284,23 +285,6 @@ class ScalingSection(Section):
     wait_minutes: Positive = Field(20, description="how long the fewest machines may take, before the run fails")
 
 
-class EvaluateSection(Section):
-    """What `scaletrain evaluate` measures."""
-
-    micro_batch_size: Count = Field(4, description="packed rows at once")
-    max_rows: Count | None = Field(None, description="validation rows to use; all by default")
-    prompts: tuple[str, ...] = Field(
-        (
-            "Hello! How are you today?",
-            "What do you like to do at the weekend?",
-            "I had a terrible day at work.",
-            "Can you recommend a good film?",
-        ),
-        description="answered before and after training, side by side",
-    )
-    max_new_tokens: Count = Field(60, description="the longest sample answer")
-
-
 class TrackSection(Section):
     """Where metrics go besides the run's own metrics files."""
 
@@ -339,6 +323,8 @@ class Config(Section):
     def rules(self) -> Iterator[tuple[str, str]]:
         if self.train.evaluate_every_steps and not self.data.validation:
             yield "train.evaluate_every_steps", "needs a validation split; set data.validation above 0, or remove it"
+        if self.evaluate.stride is not None and self.evaluate.stride >= self.data.seq_len:
+            yield "evaluate.stride", f"got {self.evaluate.stride}; use less than data.seq_len={self.data.seq_len}"
         if self.train.device == "cpu" and self.scaling.gpus_per_worker:
             yield "scaling.gpus_per_worker", "got 1 with train.device: cpu; remove one of the two"
         if self.train.device == "cuda" and self.scaling.gpus_per_worker == 0:

@@ -5,33 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import pytest
+from measured import SUBJECT, answers_of, measurement_of
 
 from scaletrain import storage
 from scaletrain.evaluate import measurement
-from scaletrain.evaluate.measurement import Measurement, Subject
-from scaletrain.evaluate.perplexity import DocumentLosses
-from scaletrain.evaluate.samples import Sample
+from scaletrain.evaluate.texts import TextLosses
 
-SUBJECT = Subject(
-    step=0,
-    model="tiny-1234",
-    checkpoint="",
-    dataset_id="abc",
-    rows=3,
-    precision="fp32",
-    prompts=("Hello!",),
-    max_new_tokens=8,
-    system_prompt=None,
-)
-MEASUREMENT = Measurement(
-    subject=SUBJECT,
-    losses=DocumentLosses(
-        corpora=("chat",), corpus=np.array([0, 0]), tokens=np.array([3, 5]), nll=np.array([2.5, 4.0 / 3.0])
-    ),
-    samples=(Sample("Hello!", "Hi."),),
-    device="cpu",
-    seconds=1.5,
-    time="2026-01-01T00:00:00+00:00",
+MEASUREMENT = replace(
+    measurement_of(answers_of([3, 5], [2.5, 4.0 / 3.0])),
+    texts=(TextLosses("book.txt", np.array([1 / 3]), np.array([7]), np.array([21])),),
 )
 
 
@@ -42,16 +25,19 @@ def test_a_stored_measurement_is_found_again(bucket_root: str) -> None:
     found = measurement.find(url, SUBJECT)
     assert found is not None
     assert (found.samples, found.subject, found.seconds) == (MEASUREMENT.samples, SUBJECT, 1.5)
-    assert found.losses.nll.tolist() == MEASUREMENT.losses.nll.tolist()
-    assert found.perplexities == MEASUREMENT.perplexities
+    assert found.answers.nll.tolist() == MEASUREMENT.answers.nll.tolist()
+    assert found.record() == MEASUREMENT.record()
 
 
-def test_a_measurement_of_something_else_is_not_used(tmp_path: Path) -> None:
-    """Another checkpoint, dataset or set of prompts has to be measured anew."""
+@pytest.mark.parametrize(
+    "other",
+    [{"checkpoint": "f00d"}, {"dataset_id": "def"}, {"prompts": ("Hi!",)}, {"rows": 2}, {"texts": ("b.txt 12",)}],
+)
+def test_a_measurement_of_something_else_is_not_used(tmp_path: Path, other: dict[str, object]) -> None:
+    """Another checkpoint, dataset, set of prompts or text has to be measured anew."""
     url = str(tmp_path / "base.json")
     measurement.save(url, MEASUREMENT)
-    for other in ({"checkpoint": "f00d"}, {"dataset_id": "def"}, {"prompts": ("Hi!",)}, {"rows": 2}):
-        assert measurement.find(url, replace(SUBJECT, **other)) is None  # type: ignore[arg-type]
+    assert measurement.find(url, replace(SUBJECT, **other)) is None  # type: ignore[arg-type]
 
 
 def test_nothing_is_found_where_nothing_was_measured(tmp_path: Path) -> None:
@@ -59,10 +45,19 @@ def test_nothing_is_found_where_nothing_was_measured(tmp_path: Path) -> None:
     assert measurement.find(str(tmp_path / "base.json"), SUBJECT) is None
 
 
-def test_the_file_states_its_figures(tmp_path: Path) -> None:
-    """Whoever reads the JSON finds the perplexity beside the tokens and documents it rests on."""
+def test_a_file_of_the_first_version_is_made_anew(tmp_path: Path) -> None:
+    """What an older scaletrain wrote does not stand in the way."""
+    url = str(tmp_path / "base.json")
+    storage.write_bytes(url, orjson.dumps({"version": 1, "subject": {}, "documents": {}}))
+    assert measurement.find(url, SUBJECT) is None
+
+
+def test_the_file_has_figures_for_readers(tmp_path: Path) -> None:
+    """Scripts find perplexity, bits per byte and samples without knowing how losses are kept."""
     url = str(tmp_path / "base.json")
     measurement.save(url, MEASUREMENT)
-    figure = orjson.loads(storage.read_bytes(url))["perplexities"][0]
-    assert figure["perplexity"] == MEASUREMENT.perplexities[0].value
-    assert (figure["tokens"], figure["documents"]) == (8, 2)
+    record = orjson.loads(storage.read_bytes(url))
+    assert record["perplexities"][0]["corpus"] == "all"
+    assert record["perplexities"][0]["perplexity"] == pytest.approx(np.exp((2.5 + 4 / 3) / 8))
+    assert record["samples"][0]["reply"] == "Hi."
+    assert record["texts"][0]["bits_per_byte"] == pytest.approx(1 / 3 / 21 / np.log(2))

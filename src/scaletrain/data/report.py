@@ -7,19 +7,17 @@ Whatever strangers wrote is escaped. Equal input gives equal bytes; the same num
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from importlib.resources import files
 
 import orjson
 
 from scaletrain.data.formats import BAD_ROW
 from scaletrain.data.report_annotations import annotations_section
 from scaletrain.data.report_charts import Bar, Stream, histogram, sankey, shares
-from scaletrain.data.report_parts import meter, sample_html, section, share, table
+from scaletrain.data.report_parts import meter, page, sample_html, section, share, table, tiles
 from scaletrain.data.report_samples import Sample
 from scaletrain.data.statistics import KEPT, UNKNOWN, Flow, Statistics
 
 REPORT = "report.html"
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _NODES = 12  # of a column of the picture; the smaller ones are drawn together
 _REASONS_SHOWN = 40
 _CORPORA_NAMED = 3
@@ -27,7 +25,6 @@ _CORPORA_NAMED = 3
 
 def report_html(statistics: Statistics, samples: Mapping[str, Sequence[Sample]]) -> bytes:
     """Return the page; `samples` has some conversations for each outcome (KEPT, or a reason)."""
-    style = (files("scaletrain.data") / "report.css").read_text("utf-8")
     sections = (
         _head(statistics),
         _flow(statistics.flows),
@@ -43,17 +40,12 @@ def report_html(statistics: Statistics, samples: Mapping[str, Sequence[Sample]])
         _kept(samples.get(KEPT, ())),
         _settings(statistics),
     )
-    title = f"dataset {escape(statistics.dataset_id)}"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(filter(None, sections))
-        + "\n<footer>Written by <code>scaletrain prepare</code>. The same numbers are in <code>stats.json</code>, "
+    footer = (
+        "Written by <code>scaletrain prepare</code>. The same numbers are in <code>stats.json</code>, "
         "and what became of each single row in <code>provenance-*.parquet</code>: "
-        "<code>scaletrain prepare CONFIG --explain ID</code>.</footer>\n</main>\n</body>\n</html>\n"
-    ).encode("utf-8", "replace")
+        "<code>scaletrain prepare CONFIG --explain ID</code>."
+    )
+    return page(f"dataset {statistics.dataset_id}", sections, footer=footer)
 
 
 # ---- sections ------------------------------------------------------------------------------------------------------
@@ -64,14 +56,11 @@ def _head(statistics: Statistics) -> str:
     read, kept = sum(each.read for each in corpora), sum(each.kept for each in corpora)
     tokens, supervised = sum(each.tokens for each in splits), sum(each.supervised_tokens for each in splits)
     rows = sum(each.rows for each in splits)
-    tiles = (
+    shown = (
         (f"{kept:,}", f"of {read:,} conversations kept ({share(kept, read)})"),
         (f"{tokens:,}", "tokens in rows"),
         (f"{supervised:,}", f"tokens learned from ({share(supervised, tokens)})"),
         (f"{rows:,}", f"rows of {statistics.seq_len:,} tokens, {share(tokens, rows * statistics.seq_len)} full"),
-    )
-    shown = "".join(
-        f'<div class="tile"><b>{number}</b><span class="dim">{escape(of)}</span></div>' for number, of in tiles
     )
     unlicensed = [
         f"{escape(each.name)} ({count:,})" for each in corpora if (count := each.licences.get(UNKNOWN)) is not None
@@ -87,7 +76,7 @@ def _head(statistics: Statistics) -> str:
     told = "".join(f'<div class="warning">{line}</div>' for line in warnings)
     return (
         f'<h1>Dataset <code>{escape(statistics.dataset_id)}</code></h1><p class="dim">What came in, what stayed, and '
-        f'why the rest did not.</p><div class="tiles">{shown}</div>{told}'
+        f'why the rest did not.</p><div class="tiles">{tiles(shown)}</div>{told}'
     )
 
 

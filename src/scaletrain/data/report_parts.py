@@ -1,9 +1,35 @@
-"""What the sections of a report are made of, as HTML: a section, a table, a meter, a conversation."""
+"""What reports are made of, as HTML: the page around its sections, a section, a table, a meter, a conversation.
+
+A page is one file that needs nothing else: no network, no script (its own policy forbids both), light and dark.
+"""
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib.resources import files
 
 from scaletrain.data.report_samples import Sample
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def page(title: str, sections: Iterable[str], *, footer: str) -> bytes:
+    """The whole file; the title is text, sections (empty ones are left out) and the footer are HTML already."""
+    style = (files("scaletrain.data") / "report.css").read_text("utf-8")
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(filter(None, sections))
+        + f"\n<footer>{footer}</footer>\n</main>\n</body>\n</html>\n"
+    ).encode("utf-8", "replace")
+
+
+def tiles(shown: Iterable[tuple[str, str]]) -> str:
+    """Numbers, each with what it is a number of; both are text."""
+    return "".join(
+        f'<div class="tile"><b>{escape(number)}</b><span class="dim">{escape(of)}</span></div>' for number, of in shown
+    )
 
 
 def section(title: str, note: str, content: str) -> str:

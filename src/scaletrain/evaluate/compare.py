@@ -1,54 +1,44 @@
 """`scaletrain evaluate`: a run's model before and after training, measured on the same held-out conversations.
 
-Each measurement is kept in the run's evaluation/ folder and made only once. Runs in this process, on one device.
+Each measurement is kept in the run's evaluation/ folder and made only once; tasks and judge are asked each time, and
+what they said last is kept beside them.
 """
 
-import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import torch
+import orjson
 
 from scaletrain import checkpoint, storage
 from scaletrain.checkpoint import Manifest
 from scaletrain.config import Config
-from scaletrain.data.loader import rows_in_order
-from scaletrain.data.prepare import prepare
-from scaletrain.data.shards import DatasetIndex, load_index
-from scaletrain.errors import CheckpointError, DataError
-from scaletrain.evaluate import measurement
-from scaletrain.evaluate.measurement import Measurement, Subject
-from scaletrain.evaluate.perplexity import document_losses
-from scaletrain.evaluate.samples import greedy_samples
-from scaletrain.evaluate.summary import Evaluation, Trained
+from scaletrain.data.shards import DatasetIndex
+from scaletrain.errors import ConfigError
+from scaletrain.evaluate import curve
+from scaletrain.evaluate.contender import Contender, Device, Precision, other_contender
+from scaletrain.evaluate.evaluation import Evaluation, Trained
+from scaletrain.evaluate.judge_client import Judge
+from scaletrain.evaluate.judging import Judgement, judge_samples
+from scaletrain.evaluate.measurement import Measurement
+from scaletrain.evaluate.measuring import Setting, make_setting, measured
+from scaletrain.evaluate.tasks import TaskScore, check_tasks, run_tasks
+from scaletrain.evaluate.watch import POLL_S, watch
 from scaletrain.layout import RunLayout
-from scaletrain.log import get_logger, progress
+from scaletrain.log import get_logger
 from scaletrain.metrics import read_records
-from scaletrain.model.build import load_model, load_tokenizer
-from scaletrain.model.export import find_checkpoint, load_trained
-from scaletrain.run_inputs import inputs_of
+from scaletrain.model.export import find_checkpoint
 
 log = get_logger(__name__)
 
-Device = Literal["cuda", "cpu"]
-Precision = Literal["fp32", "bf16"]
-
 
 @dataclass(frozen=True)
-class _Setting:
-    """What both measurements have in common."""
+class Other:
+    """A model to compare with instead of the one that training starts from: a run's newest checkpoint, or a step's."""
 
-    config: Config
-    dataset_url: str
-    index: DatasetIndex
-    model_url: str
-    device: Device
-    precision: Precision
-
-    @property
-    def run(self) -> RunLayout:
-        return RunLayout(self.config.storage.root, self.config.name)
+    run: RunLayout
+    step: int | None
 
 
 def evaluate(
@@ -58,114 +48,105 @@ def evaluate(
     precision: Precision,
     step: int | None = None,
     only: Literal["base", "trained"] | None = None,
+    against: Other | None = None,
+    workers: int = 1,
+    tasks: tuple[str, ...] = (),
+    judge: Judge | None = None,
 ) -> Evaluation:
     """Measure the model that training starts from, and the run's newest checkpoint or the one at `step`.
 
-    What is missing (dataset, model) is prepared; a run without a checkpoint gives the first measurement alone. Writes
-    evaluation/base.json, step-00000100.json and, with both of them, summary.md. Raises CheckpointError where `step` or
-    `only="trained"` asks for a checkpoint that is not there, and DataError where nothing was held out.
+    What is missing (dataset, model) is prepared; a run without a checkpoint gives the first measurement alone. More
+    than one of `workers` share the rows through Ray. Writes evaluation/base.json, step-00000100.json and curve.json.
+    Raises CheckpointError where `step`, `against`, `judge` or `only="trained"` asks for a checkpoint that is not there,
+    DataError where nothing was held out, and ConfigError where tasks cannot be run or the models cannot be compared.
     """
     run = RunLayout(config.storage.root, config.name)
-    manifest = checkpoint.latest(run) if step is None and only != "trained" else find_checkpoint(run, step)
+    check_tasks(tasks)
+    must_be_trained = step is not None or only == "trained" or against is not None or judge is not None
+    manifest = find_checkpoint(run, step) if must_be_trained else checkpoint.latest(run)
     if manifest is None and only is None:
         log.info("%s has no checkpoint yet: only the model that training starts from is measured", config.name)
-    prepared = inputs_of(run, manifest) if manifest is not None else prepare(config, use_ray=False)
-    index = load_index(prepared.dataset_url)
-    if "validation" not in index.splits or index.splits["validation"].rows == 0:
-        raise DataError("nothing was held out to evaluate on; raise data.validation, or give more conversations")
-    setting = _Setting(config, prepared.dataset_url, index, prepared.model_url, device, precision)
-    before = after = trained = None
-    if only != "trained":
-        before = _measured(setting, None)
+    setting = make_setting(config, manifest, device=device, precision=precision, workers=workers)
+    contenders: dict[str, Contender] = {}
+    if against is not None:
+        contenders["before"] = other_contender(against.run, against.step, tokenizer_hash=setting.index.tokenizer)
+    elif only != "trained":
+        contenders["before"] = setting.contender(None)
     if only != "base" and manifest is not None:
-        after = _measured(setting, manifest)
-        trained = _trained(run, manifest)
-    evaluation = Evaluation(config.name, index.dataset_id, before, after, trained)
-    if before is not None and after is not None:
-        storage.write_text(storage.join(run.evaluation, "summary.md"), evaluation.markdown())
-    return evaluation
-
-
-def _measured(setting: _Setting, manifest: Manifest | None) -> Measurement:
-    """The stored measurement of a checkpoint, or of the base model where `manifest` is None, or else a new one."""
-    subject = _subject(setting, manifest)
-    url = storage.join(setting.run.evaluation, f"{subject.label}.json")
-    stored = measurement.find(url, subject)
-    if stored is not None:
-        log.info("%s was measured before, see %s", subject.label, url)
-        return stored
-    made = _measure(setting, subject, manifest)
-    measurement.save(url, made)
-    return made
-
-
-def _subject(setting: _Setting, manifest: Manifest | None) -> Subject:
-    config, rows = setting.config, setting.index.splits["validation"].rows
-    model = _model_name(setting.model_url)
-    if manifest is not None and _model_name(manifest.model_url) != model:
-        raise CheckpointError(
-            f"{setting.run.checkpoint(manifest.step)} was trained from {manifest.model_url}, this configuration starts "
-            f"from {setting.model_url}: evaluate the run with its own configuration, {setting.run.config}"
-        )
-    return Subject(
-        step=0 if manifest is None else manifest.step,
-        model=model,
-        checkpoint="" if manifest is None else manifest.manifest_hash,
+        contenders["after"] = setting.contender(manifest)
+    found = {name: measured(setting, contender) for name, contender in contenders.items()}
+    scores = {name: _scores(setting, each, tasks) for name, each in contenders.items()} if tasks else {}
+    for name, of_model in scores.items():
+        _keep(run, f"tasks-{found[name].subject.label}.json", {"scores": [asdict(score) for score in of_model]})
+    judgement = None if judge is None else _judged(judge, found["before"], found["after"])
+    if judgement is not None:
+        _keep(run, "judgement.json", judgement.record())
+    return Evaluation(
+        run=config.name,
         dataset_id=setting.index.dataset_id,
-        rows=min(rows, config.evaluate.max_rows or rows),
-        precision=setting.precision,
-        prompts=config.evaluate.prompts,
-        max_new_tokens=config.evaluate.max_new_tokens,
-        system_prompt=config.data.system_prompt,
+        before=found.get("before"),
+        after=found.get("after"),
+        trained=_trained(run, manifest) if "after" in found and manifest is not None else None,
+        curve=curve.read(run),
+        tasks=tuple((name, score) for name, of_model in scores.items() for score in of_model),
+        judgement=judgement,
     )
 
 
-def _measure(setting: _Setting, subject: Subject, manifest: Manifest | None) -> Measurement:
-    config = setting.config
-    started = time.perf_counter()
-    micro_batches = rows_in_order(
-        setting.dataset_url,
-        setting.index,
-        split="validation",
-        rank=0,
-        world_size=1,
-        micro_batch_size=config.evaluate.micro_batch_size,
-        max_rows=subject.rows,
-    )
-    tokenizer = load_tokenizer(setting.model_url, chat_template=config.data.chat_template)
-    with progress(unit="rows and prompts") as bar:
-        task = bar.add_task(f"measuring {subject.label}", total=subject.rows + len(subject.prompts))
-        model = _load(setting, manifest)
-        losses = document_losses(
-            model, micro_batches, corpora=setting.index.corpora, on_rows=lambda rows: bar.advance(task, rows)
-        )
-        samples = greedy_samples(
-            model,
-            tokenizer,
-            subject.prompts,
-            max_new_tokens=subject.max_new_tokens,
-            system_prompt=subject.system_prompt,
-            on_sample=lambda: bar.advance(task),
-        )
-    return Measurement(
-        subject=subject,
-        losses=losses,
-        samples=samples,
-        device=setting.device,
-        seconds=time.perf_counter() - started,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
+def watch_run(
+    config: Config, *, device: Device, precision: Precision, workers: int = 1, poll_s: float = POLL_S
+) -> Iterator[Evaluation]:
+    """Yield an evaluation of each commit of a run, against what it started from, as they come; ends with the run."""
+    run = RunLayout(config.storage.root, config.name)
+    setting: Setting | None = None
+    before: Measurement | None = None
+    if checkpoint.latest(run) is None:
+        log.info("waiting for the first checkpoint of %s", run.url)
+
+    def measure(manifest: Manifest) -> Measurement:
+        nonlocal setting, before
+        if setting is None:
+            setting = make_setting(config, manifest, device=device, precision=precision, workers=workers)
+            before = measured(setting, setting.contender(None))
+        return measured(setting, setting.contender(manifest))
+
+    def last_step() -> int | None:
+        return None if setting is None else _last_step(config, setting.index)
+
+    for after in watch(run, measure, last_step=last_step, poll_s=poll_s):
+        assert setting is not None
+        yield Evaluation(config.name, setting.index.dataset_id, before, after, None, curve.read(run))
+
+
+def _last_step(config: Config, index: DatasetIndex) -> int:
+    """The number of updates in the whole run."""
+    if config.train.steps is not None:
+        return config.train.steps
+    assert config.train.epochs is not None
+    return math.ceil(config.train.epochs * index.splits["train"].rows / config.train.global_batch_size)
+
+
+def _scores(setting: Setting, contender: Contender, tasks: tuple[str, ...]) -> tuple[TaskScore, ...]:
+    model = contender.load(setting.device, setting.precision)
+    return run_tasks(
+        model,
+        contender.tokenizer(),
+        tasks,
+        batch_size=setting.config.evaluate.micro_batch_size,
+        system_prompt=contender.config.data.system_prompt,
     )
 
 
-def _load(setting: _Setting, manifest: Manifest | None) -> Any:
-    """The model that training starts from, or that of a checkpoint, on the device and in the precision asked for."""
-    dtype = torch.bfloat16 if setting.precision == "bf16" else torch.float32
-    if manifest is not None:
-        model: Any = load_trained(setting.run, manifest, setting.config)
-    else:
-        section = setting.config.model.model_copy(update={"lora": None})
-        model = load_model(setting.model_url, section, dtype=dtype, attention="sdpa")
-    return model.to(setting.device, dtype)
+def _judged(judge: Judge, before: Measurement, after: Measurement) -> Judgement:
+    if not before.samples:
+        raise ConfigError("--judge-url: there are no answers to judge; give evaluate.prompts")
+    return judge_samples(judge, before.samples, after.samples, labels=(before.subject.label, after.subject.label))
+
+
+def _keep(run: RunLayout, name: str, record: dict[str, object]) -> None:
+    """Keep what was made beside the measurements; the last one made stays."""
+    data = orjson.dumps({"version": 1, **record}, option=orjson.OPT_INDENT_2)
+    storage.write_bytes(storage.join(run.evaluation, name), data)
 
 
 def _trained(run: RunLayout, manifest: Manifest) -> Trained:
@@ -178,7 +159,3 @@ def _trained(run: RunLayout, manifest: Manifest) -> Trained:
         supervised_tokens=int(manifest.scalars["supervised_tokens"]),
         seconds=sum(record["step_s"] for record in records if record["step"] <= manifest.step),
     )
-
-
-def _model_name(model_url: str) -> str:
-    return model_url.rpartition("/")[2]

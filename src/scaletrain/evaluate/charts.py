@@ -1,0 +1,174 @@
+"""The evaluation report's pictures, as SVG in a page: perplexity by group, over steps, and reliability.
+
+Colours come from the page's style (`kept` is the later model, `node` the earlier one), so they follow its light or dark
+theme. Every text is escaped.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from scaletrain.evaluate.calibration import BINS, Calibration
+from scaletrain.evaluate.curve import Point
+
+_WIDTH = 960
+_ROW = 30
+_LEFT, _RIGHT = 190, 200
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A figure with its interval; `kind` is a class of the page's style."""
+
+    value: float
+    low: float
+    high: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One group: its name, the figures of the models in order, and what is written behind them."""
+
+    name: str
+    marks: Sequence[Mark]
+    told: str
+
+
+def lanes(rows: Sequence[Lane], *, name: str) -> str:
+    """Draw figures with their intervals on a logarithmic scale, a lane for each group, joined by a line."""
+    values = [edge for row in rows for mark in row.marks for edge in (mark.low, mark.high) if 0 < edge < math.inf]
+    if not values:
+        return ""
+    low, high = math.log(min(values)), math.log(max(values))
+    margin = max(0.04 * (high - low), 0.01)
+    scale = _Scale(low - margin, high + margin, _LEFT, _WIDTH - _RIGHT)
+    height = _ROW * len(rows) + 34
+    parts = [
+        f'<line class="axis" x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height - 26}"/>'
+        f'<text class="dim small" x="{x:.1f}" y="{height - 8}" text-anchor="middle">{tick:g}</text>'
+        for tick in _ticks(math.exp(scale.low), math.exp(scale.high))
+        for x in [scale(math.log(tick))]
+    ]
+    for number, row in enumerate(rows):
+        y = _ROW * (number + 0.5)
+        shown = [mark for mark in row.marks if 0 < mark.value < math.inf]
+        places = [scale(math.log(mark.value)) for mark in shown]
+        title = f"<title>{escape(row.name)}</title>"
+        parts.append(
+            f'<text class="label" x="{_LEFT - 12}" y="{y:.1f}" dy=".35em" text-anchor="end">'
+            f"{escape(_short(row.name))}{title}</text>"
+        )
+        if len(places) > 1:
+            parts.append(f'<line class="joint" x1="{places[0]:.1f}" y1="{y:.1f}" x2="{places[-1]:.1f}" y2="{y:.1f}"/>')
+        for mark, x in zip(shown, places, strict=True):
+            left, right = (scale(math.log(max(edge, 1e-9))) for edge in (mark.low, min(mark.high, 1e300)))
+            parts.append(
+                f'<rect class="{mark.kind} band" x="{left:.1f}" y="{y - 6:.1f}" width="{max(right - left, 1):.1f}" '
+                f'height="12" rx="6"/><circle class="{mark.kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>'
+                f"{mark.value:.2f} ({mark.low:.2f} to {mark.high:.2f})</title></circle>"
+            )
+        parts.append(f'<text class="label" x="{_WIDTH - _RIGHT + 14}" y="{y:.1f}" dy=".35em">{escape(row.told)}</text>')
+    return f'<div class="scroll">{_svg(_WIDTH, height, parts, name=name, kind="wide")}</div>'
+
+
+def reliability(calibration: Calibration, *, name: str, kind: str) -> str:
+    """Draw how often the likeliest token came against how likely it was said to be; the diagonal is perfect."""
+    size, left, foot = 300, 44, 40
+    parts = [f'<line class="axis" x1="{left}" y1="{size}" x2="{left + size}" y2="0" stroke-dasharray="4 4"/>']
+    for number in range(BINS):
+        if not (count := int(calibration.count[number])):
+            continue
+        accuracy = calibration.correct[number] / count
+        width, tall = size / BINS, accuracy * size
+        title = f"said {calibration.confidence[number] / count:.0%}, came {accuracy:.0%}, of {count:,} tokens"
+        parts.append(
+            f'<rect class="{kind}" x="{left + number * width + 1:.1f}" y="{size - tall:.1f}" width="{width - 2:.1f}" '
+            f'height="{tall:.1f}" fill-opacity="{0.35 + 0.65 * min(1, 8 * count / calibration.tokens):.2f}">'
+            f"<title>{escape(title)}</title></rect>"
+        )
+    for share in (0, 0.5, 1):
+        x, y = left + share * size, size - share * size
+        parts.append(
+            f'<text class="dim small" x="{left - 6}" y="{y:.1f}" dy=".35em" text-anchor="end">{share:.0%}</text>'
+        )
+        parts.append(f'<text class="dim small" x="{x:.1f}" y="{size + 16}" text-anchor="middle">{share:.0%}</text>')
+    parts.append(f'<line class="axis" x1="{left}" y1="{size}" x2="{left + size}" y2="{size}"/>')
+    parts.append(
+        f'<text class="dim small" x="{left + size / 2}" y="{size + 34}" text-anchor="middle">'
+        "how likely the model said the token was</text>"
+    )
+    return _svg(left + size + 20, size + foot, parts, name=name, kind="reliability", top=-10)
+
+
+def curve(points: Sequence[Point], *, name: str) -> str:
+    """Draw perplexity over steps with its 95% interval, logarithmic; needs two points."""
+    shown = [point for point in points if point.low > 0 and point.high < math.inf]
+    if len(shown) < 2:
+        return ""
+    left, right, height, foot = 60, 20, 260, 30
+    xs = _Scale(shown[0].step, max(shown[-1].step, 1), left, _WIDTH - right)
+    low, high = (math.log(edge) for edge in (min(p.low for p in shown), max(p.high for p in shown)))
+    margin = max(0.08 * (high - low), 0.01)
+    ys = _Scale(low - margin, high + margin, height - foot, 8)
+    parts = [
+        f'<line class="axis" x1="{left}" y1="{y:.1f}" x2="{_WIDTH - right}" y2="{y:.1f}"/>'
+        f'<text class="dim small" x="{left - 8}" y="{y:.1f}" dy=".35em" text-anchor="end">{tick:g}</text>'
+        for tick in _ticks(math.exp(ys.low), math.exp(ys.high))
+        for y in [ys(math.log(tick))]
+    ]
+    top = [f"{xs(p.step):.1f},{ys(math.log(p.high)):.1f}" for p in shown]
+    bottom = [f"{xs(p.step):.1f},{ys(math.log(p.low)):.1f}" for p in reversed(shown)]
+    parts.append(f'<polygon class="kept band" points="{" ".join(top + bottom)}"/>')
+    line = " ".join(f"{xs(p.step):.1f},{ys(math.log(p.perplexity)):.1f}" for p in shown)
+    parts.append(f'<polyline class="stroke" points="{line}"/>')
+    for point in shown:
+        x, y = xs(point.step), ys(math.log(point.perplexity))
+        title = f"step {point.step}: {point.perplexity:.2f} ({point.low:.2f} to {point.high:.2f})"
+        parts.append(f'<circle class="kept" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{title}</title></circle>')
+    for point in dict.fromkeys((shown[0], shown[len(shown) // 2], shown[-1])):
+        x = xs(point.step)
+        parts.append(
+            f'<text class="dim small" x="{x:.1f}" y="{height - 8}" text-anchor="middle">step {point.step:,}</text>'
+        )
+    return f'<div class="scroll">{_svg(_WIDTH, height, parts, name=name, kind="wide")}</div>'
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From a range of values to one of places."""
+
+    low: float
+    high: float
+    first: float
+    last: float
+
+    def __call__(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low or 1)
+        return self.first + min(max(share, 0.0), 1.0) * (self.last - self.first)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two positive ones, at most eight."""
+    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(1 + 0.25 * n for n in range(36))):
+        found = [
+            round(10**power * step, 10)
+            for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+            for step in steps
+            if low <= 10**power * step <= high
+        ]
+        if len(found) >= 3:
+            return found[:: math.ceil(len(found) / 8)]
+    return [float(f"{low:.3g}"), float(f"{high:.3g}")]
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= 26 else f"{label[:25]}…"
+
+
+def _svg(width: float, height: float, parts: Sequence[str], *, name: str, kind: str, top: int = 0) -> str:
+    return (
+        f'<svg class="{kind}" viewBox="0 {top} {width:.0f} {height - top:.0f}" role="img" aria-label="{escape(name)}">'
+        f"{''.join(parts)}</svg>"
+    )
