@@ -22,8 +22,8 @@ def test_losses_through_two_one_two_and_three_workers(prepared: Prepared) -> Non
     assert losses.largest_difference < 1e-5
     assert_recovered(prepared, "changing", None, step=STEPS)
     sizes = [size for size, _ in verify_run(RunLayout(prepared.root, "changing")).world_sizes]
-    # Where two workers died before their first commit was done, their steps were done again by one.
-    assert sizes in ([2, 1, 2, 3], [1, 2, 3])
+    # Where two workers died before their first commit was done, the next ones did their steps again.
+    assert sizes in ([2, 1, 2, 3], [1, 2, 3], [2, 1, 3])
     assert draw(losses).count("<circle") == STEPS + 3
 
 
