@@ -34,6 +34,7 @@ def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a task read a few micro batches, and a window be a few tasks."""
     monkeypatch.setattr(batches, "RUN_TOKENS", 7 * 4 * 64)
     monkeypatch.setattr(ray_reader, "WINDOW_TASKS", 3)
+    monkeypatch.setattr(ray_reader, "READ_HERE", 2)
 
 
 def assert_same(ours: StepBatch, theirs: StepBatch) -> None:
@@ -50,9 +51,31 @@ def assert_same(ours: StepBatch, theirs: StepBatch) -> None:
 def test_ray_reads_what_a_process_would_read_itself(dataset: Dataset, world_size: int, rank: int) -> None:
     """Every array of every step is the same, over many tasks, windows and the end of an epoch."""
     plan = ReadPlan(*dataset, 3, 16, 4, world_size, rank, first_step=40, stop_step=90)
-    assert len(runs(plan)) > 2 * ray_reader.WINDOW_TASKS + ray_reader.FIRST_WINDOW_TASKS + ray_reader.READ_HERE
+    assert len(runs(plan)) > 2 * ray_reader.WINDOW_TASKS + ray_reader.READ_HERE
     for ours, theirs in zip(steps_ray(plan), steps_local(plan), strict=True):
         assert_same(ours, theirs)
+
+
+@pytest.mark.usefixtures("small_runs")
+def test_tasks_begin_once_the_first_run_is_there(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting Ray Data takes no time from the first batch, and is not left until that batch is used up."""
+    seen: list[str] = []
+    read_run, in_background = ray_reader.read_run, ray_reader._in_background
+
+    def reads(*inputs: Any) -> Any:
+        seen.append("a run is read")
+        return read_run(*inputs)
+
+    def begins(*inputs: Any) -> Any:
+        seen.append("tasks begin")
+        return in_background(*inputs)
+
+    monkeypatch.setattr(ray_reader, "read_run", reads)
+    monkeypatch.setattr(ray_reader, "_in_background", begins)
+    steps = steps_ray(ReadPlan(*dataset, 3, 16, 4, 1, 0, first_step=0, stop_step=50))
+    next(steps)
+    steps.close()
+    assert seen == ["a run is read", "tasks begin"]
 
 
 def test_a_plan_without_steps_starts_nothing(dataset: Dataset) -> None:
@@ -129,13 +152,16 @@ def test_ray_train_workers_read_each_step_once(dataset: Dataset, tmp_path: Path)
     def record_ids(settings: dict[str, Any]) -> None:  # nested, as workers cannot import this module
         import ray.train
 
+        from scaletrain.data import ray_reader
+
+        ray_reader.READ_HERE = 2
         rank = ray.train.get_context().get_world_rank()
         mine = replace(settings["plan"], rank=rank)
         ids = [[micro.sample_ids.tolist() for micro in step.micro_batches if micro.weight] for step in steps_ray(mine)]
         (Path(settings["folder"]) / f"{rank}.json").write_text(json.dumps(ids))
 
     plan = ReadPlan(*dataset, 3, 16, 4, 2, 0, first_step=0, stop_step=1000)
-    assert len(runs(plan)) > ray_reader.READ_HERE
+    assert len(runs(plan)) > 2
     TorchTrainer(
         record_ids,
         train_loop_config={"plan": plan, "folder": str(tmp_path)},

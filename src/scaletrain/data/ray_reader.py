@@ -17,6 +17,7 @@ from concurrent.futures import Future, wait
 from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 
 TASKS_AT_ONCE = 2  # each has many fetches under way; more would only start more processes
 WINDOW_TASKS = 16  # some 40 MB of the object store; up to two windows are held
-FIRST_WINDOW_TASKS = TASKS_AT_ONCE
-READ_HERE = 2  # runs, while Ray Data starts
+READ_HERE = 32  # runs, some four million tokens: Ray Data takes seconds to be imported, to start and to read a window
 STALLED_AFTER_S = 600
 END_WITHIN_S = 10
 _ERROR = "error"
@@ -43,29 +43,31 @@ _BYTES_PER_TOKEN = 20  # five columns of int32
 def read_runs(plan: ReadPlan, runs: Sequence[Run]) -> Generator[tuple[Run, Samples], None, None]:
     """Yield runs in order, read by Ray Data's tasks; raises what a task raised, and ClusterError where tasks are lost.
 
-    The first runs are read in this process: Ray Data takes seconds to start, on which no step has to wait so. Needs a
-    Ray that is connected. Closing the generator ends the tasks.
+    The first runs are read in this process, so that no step waits for Ray Data to start; it begins to once the very
+    first is there, which it would only delay. Needs a Ray that is connected. Closing the generator ends the tasks.
     """
     import ray
-    from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError
 
     here, there = runs[:READ_HERE], runs[READ_HERE:]
-    for run in here[:-1]:
-        yield run, read_run(plan, run)
+    read = ((run, read_run(plan, run)) for run in here)
+    first = list(islice(read, 1))
     try:
         with closing(_blocks(plan, there)) as blocks:
             next(blocks)  # begins to read
-            for run in here[-1:]:
-                yield run, read_run(plan, run)
+            yield from chain(first, read)
             for run, block in zip(there, blocks, strict=True):
                 assert block is not None
                 yield run, _samples_from(ray.get(block))
-    except (RayError, ExecutionTimeoutError) as error:
-        raise ClusterError(
-            f"reading {plan.dataset_url} for rank {plan.rank} failed in Ray: {error}; if machines were lost or had no "
-            "room for the tasks, start again: the run goes on from its last checkpoint"
-        ) from error
+    except RayError as error:
+        raise _lost(plan, error) from error
+
+
+def _lost(plan: ReadPlan, error: Exception) -> ClusterError:
+    return ClusterError(
+        f"reading {plan.dataset_url} for rank {plan.rank} failed in Ray: {error}; if machines were lost or had no "
+        "room for the tasks, start again: the run goes on from its last checkpoint"
+    )
 
 
 def _blocks(plan: ReadPlan, runs: Sequence[Run]) -> Generator["ObjectRef[pa.Table] | None", None, None]:
@@ -75,14 +77,13 @@ def _blocks(plan: ReadPlan, runs: Sequence[Run]) -> Generator["ObjectRef[pa.Tabl
     if not runs:
         yield None
         return
-    _quieten_ray_data()
     task_input = ray.put(_TaskInput(plan, storage.options_of(plan.dataset_url)))
     block_bytes = (runs[0].stop - runs[0].start) * plan.micro_batch_size * plan.index.seq_len * _BYTES_PER_TOKEN
     ending = threading.Event()
     reading: deque[Future[list[ObjectRef[pa.Table]]]] = deque()
     try:
         for window in _windows(runs):
-            reading.append(_in_background(partial(_read_window, task_input, window, block_bytes, ending)))
+            reading.append(_in_background(partial(_read_window, plan, task_input, window, block_bytes, ending)))
             if len(reading) > 1:
                 yield from reading.popleft().result()
             else:
@@ -94,16 +95,22 @@ def _blocks(plan: ReadPlan, runs: Sequence[Run]) -> Generator["ObjectRef[pa.Tabl
 
 
 def _windows(runs: Sequence[Run]) -> list[Sequence[Run]]:
-    starts = [0, *range(FIRST_WINDOW_TASKS, len(runs), WINDOW_TASKS)]
-    return [runs[start:stop] for start, stop in zip(starts, [*starts[1:], len(runs)], strict=True) if start < stop]
+    return [runs[start : start + WINDOW_TASKS] for start in range(0, len(runs), WINDOW_TASKS)]
 
 
 def _read_window(
-    task_input: "ObjectRef[_TaskInput]", window: Sequence[Run], block_bytes: int, ending: threading.Event
+    plan: ReadPlan,
+    task_input: "ObjectRef[_TaskInput]",
+    window: Sequence[Run],
+    block_bytes: int,
+    ending: threading.Event,
 ) -> list["ObjectRef[pa.Table]"]:
     """Run the tasks of a window to their end, unless nobody needs them any more; returns their blocks, in order."""
     import ray
+    import ray.data  # takes seconds the first time: here it takes them from nobody
+    from ray.data.exceptions import ExecutionTimeoutError
 
+    _quieten_ray_data()
     dataset = ray.data.read_datasource(
         _datasource(task_input, window, block_bytes),
         num_cpus=0,  # the training workers may have taken every CPU: a task must find its place all the same
@@ -120,10 +127,13 @@ def _read_window(
     context.memory_usage_poll_interval_s = None
     context.issue_detectors_config.detectors = []
     blocks: list[ObjectRef[pa.Table]] = []
-    for bundle in dataset.iter_internal_ref_bundles():
-        if ending.is_set():
-            return blocks
-        blocks += (entry.ref for entry in bundle.blocks)
+    try:
+        for bundle in dataset.iter_internal_ref_bundles():
+            if ending.is_set():
+                return blocks
+            blocks += (entry.ref for entry in bundle.blocks)
+    except ExecutionTimeoutError as error:
+        raise _lost(plan, error) from error
     ray.wait(blocks, num_returns=len(blocks), timeout=0, fetch_local=True)  # begins to bring them to this machine
     return blocks
 
