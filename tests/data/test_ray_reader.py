@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from random_dataset import write_dataset
 
@@ -21,6 +22,7 @@ from scaletrain.errors import DataError
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 Dataset = tuple[str, DatasetIndex]
+RUN_TOKENS = 7 * 4 * 64  # seven micro batches of four rows
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +33,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture
 def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a task read a few micro batches, and a window be a few tasks."""
-    monkeypatch.setattr(batches, "RUN_TOKENS", 7 * 4 * 64)
+    """Let runs be a few micro batches, two of them be read here and by each task, and a window be three tasks."""
+    monkeypatch.setattr(batches, "RUN_TOKENS", RUN_TOKENS)
+    monkeypatch.setattr(ray_reader, "HERE_TOKENS", 2 * RUN_TOKENS)
+    monkeypatch.setattr(ray_reader, "TASK_TOKENS", 2 * RUN_TOKENS)
     monkeypatch.setattr(ray_reader, "WINDOW_TASKS", 3)
 
 
@@ -45,14 +49,44 @@ def assert_same(ours: StepBatch, theirs: StepBatch) -> None:
             assert not isinstance(mine, np.ndarray) or (mine.dtype, mine.shape) == (yours.dtype, yours.shape)
 
 
+def damage_row_group(shard: Path, number: int) -> None:
+    """Change one byte of a row group."""
+    row_group = pq.read_metadata(shard).row_group(number)
+    data = bytearray(shard.read_bytes())
+    data[row_group.column(0).data_page_offset + 40] ^= 1
+    shard.write_bytes(data)
+
+
 @pytest.mark.usefixtures("small_runs")
 @pytest.mark.parametrize(("world_size", "rank"), [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)])
 def test_ray_reads_what_a_process_would_read_itself(dataset: Dataset, world_size: int, rank: int) -> None:
     """Every array of every step is the same, over many tasks, windows and the end of an epoch."""
     plan = ReadPlan(*dataset, 3, 16, 4, world_size, rank, first_step=40, stop_step=90)
-    assert len(runs(plan)) > 2 * ray_reader.WINDOW_TASKS + ray_reader.FIRST_WINDOW_TASKS + ray_reader.READ_HERE
+    assert len(runs(plan)) > 2 + 2 * 2 * ray_reader.WINDOW_TASKS
     for ours, theirs in zip(steps_ray(plan), steps_local(plan), strict=True):
         assert_same(ours, theirs)
+
+
+@pytest.mark.usefixtures("small_runs")
+def test_tasks_begin_once_the_first_run_is_there(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting Ray Data takes no time from the first batch, and is not left until that batch is used up."""
+    seen: list[str] = []
+    read_run, read_window = ray_reader.read_run, ray_reader._read_window
+
+    def reads(*inputs: Any) -> Any:
+        seen.append("a run is read")
+        return read_run(*inputs)
+
+    def begins(*inputs: Any) -> Any:
+        seen.append("tasks begin")
+        return read_window(*inputs)
+
+    monkeypatch.setattr(ray_reader, "read_run", reads)
+    monkeypatch.setattr(ray_reader, "_read_window", begins)
+    steps = steps_ray(ReadPlan(*dataset, 3, 16, 4, 1, 0, first_step=0, stop_step=50))
+    next(steps)
+    steps.close()
+    assert seen[0] == "a run is read" and "tasks begin" in seen
 
 
 def test_a_plan_without_steps_starts_nothing(dataset: Dataset) -> None:
@@ -83,6 +117,24 @@ def test_an_error_in_a_task_is_raised_as_it_was(tmp_path: Path, capfd: pytest.Ca
 
 
 @pytest.mark.usefixtures("small_runs")
+@pytest.mark.parametrize("here_tokens", [0, 1000 * RUN_TOKENS], ids=["in tasks", "in this process"])
+def test_rows_before_a_damaged_row_group_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here_tokens: int
+) -> None:
+    """What is read ahead of its turn fails in its turn."""
+    monkeypatch.setattr(ray_reader, "HERE_TOKENS", here_tokens)
+    plan = ReadPlan(str(tmp_path), write_dataset(tmp_path, rows=1000), 3, 16, 4, 1, 0, first_step=0, stop_step=60)
+    due = list(steps_local(plan))
+    damage_row_group(tmp_path / "shard-00000.parquet", int(due[-1].micro_batches[-1].sample_ids[-1]) // 128)
+    given: list[StepBatch] = []
+    with pytest.raises(DataError, match=r"its row group . is not the one that was prepared"):
+        given.extend(steps_ray(plan))
+    assert len(given) > 30
+    for ours, theirs in zip(given, due, strict=False):
+        assert_same(ours, theirs)
+
+
+@pytest.mark.usefixtures("small_runs")
 def test_tasks_in_another_order_stop_the_run(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should Ray Data not keep the order of tasks, no sample is trained on in the wrong step."""
     read_window = ray_reader._read_window
@@ -97,7 +149,7 @@ def test_nothing_runs_while_the_consumer_computes(dataset: Dataset) -> None:
     read = steps_ray(ReadPlan(*dataset, 3, 16, 4, 1, 0, first_step=0, stop_step=200))
     for _ in range(5):  # beyond what is read in this process
         next(read)
-    busy = ("StreamingExecutor", "read-window")
+    busy = ("StreamingExecutor", "read-runs")
     deadline = time.monotonic() + 60
     while any(thread.name.startswith(busy) for thread in threading.enumerate()):
         assert time.monotonic() < deadline, [thread.name for thread in threading.enumerate()]
@@ -129,13 +181,16 @@ def test_ray_train_workers_read_each_step_once(dataset: Dataset, tmp_path: Path)
     def record_ids(settings: dict[str, Any]) -> None:  # nested, as workers cannot import this module
         import ray.train
 
+        from scaletrain.data import ray_reader
+
+        ray_reader.HERE_TOKENS = ray_reader.TASK_TOKENS = 2**17  # one of four runs, so that the others are tasks
         rank = ray.train.get_context().get_world_rank()
         mine = replace(settings["plan"], rank=rank)
         ids = [[micro.sample_ids.tolist() for micro in step.micro_batches if micro.weight] for step in steps_ray(mine)]
         (Path(settings["folder"]) / f"{rank}.json").write_text(json.dumps(ids))
 
     plan = ReadPlan(*dataset, 3, 16, 4, 2, 0, first_step=0, stop_step=1000)
-    assert len(runs(plan)) > ray_reader.READ_HERE
+    assert len(runs(plan)) == 4
     TorchTrainer(
         record_ids,
         train_loop_config={"plan": plan, "folder": str(tmp_path)},

@@ -1,10 +1,11 @@
 """A rank's own pipeline of Ray Data: tasks anywhere in the cluster fetch and decode, blocks arrive in the plan's order.
 
-Each task reads one run of about 128k tokens and returns it as one Arrow block. Ray Data keeps the order of tasks when
-told to; that it did is checked where the samples are dealt out. A plan is read in windows of a few tasks, each a
-dataset of its own that is read to its end while the window before is consumed. That bounds what lies in the object
-store, and Ray Data's scheduler, which runs in the training process, is idle most of the time: held back by a slow
-consumer instead, it would take a whole core for as long as the training lasts.
+Each task reads several runs, about a million tokens, and returns them as one Arrow block. Ray Data's scheduler looks
+after its tasks ten times a second, so that a task should take longer than that. It keeps the order of tasks when told
+to; that it did is checked where the samples are dealt out. A plan is read in windows of a few tasks, each a dataset of
+its own that is read to its end while the window before is consumed. That bounds what lies in the object store, and the
+scheduler, which runs in the training process, is idle most of the time: held back by a slow consumer instead, it would
+take a whole core for as long as the training lasts.
 """
 
 import logging
@@ -12,12 +13,13 @@ import os
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -30,59 +32,68 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from ray import ObjectRef
 
+HERE_TOKENS = 8 * 2**20  # Ray Data takes seconds to be imported, to start and to read a window
+TASK_TOKENS = 2**20
 TASKS_AT_ONCE = 2  # each has many fetches under way; more would only start more processes
-WINDOW_TASKS = 16  # some 40 MB of the object store; up to two windows are held
-FIRST_WINDOW_TASKS = TASKS_AT_ONCE
-READ_HERE = 2  # runs, while Ray Data starts
+WINDOW_TASKS = 4  # some 80 MB of the object store; up to two windows are held
 STALLED_AFTER_S = 600
 END_WITHIN_S = 10
 _ERROR = "error"
 _BYTES_PER_TOKEN = 20  # five columns of int32
 
+Item = TypeVar("Item")
+Task = Sequence[Run]
+Window = Sequence[Task]
+
 
 def read_runs(plan: ReadPlan, runs: Sequence[Run]) -> Generator[tuple[Run, Samples], None, None]:
     """Yield runs in order, read by Ray Data's tasks; raises what a task raised, and ClusterError where tasks are lost.
 
-    The first runs are read in this process: Ray Data takes seconds to start, on which no step has to wait so. Needs a
-    Ray that is connected. Closing the generator ends the tasks.
+    The first runs are read in this process, so that no step waits for Ray Data to start; it begins to once the very
+    first is there, which it would only delay. Needs a Ray that is connected. Closing the generator ends the tasks.
     """
     import ray
-    from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError
 
-    here, there = runs[:READ_HERE], runs[READ_HERE:]
-    for run in here[:-1]:
-        yield run, read_run(plan, run)
+    if not runs:
+        return
+    run_tokens = _rows(plan, runs[:1]) * plan.index.seq_len
+    num_here, a_task = (max(1, tokens // run_tokens) for tokens in (HERE_TOKENS, TASK_TOKENS))
+    here, tasks = _read_here(plan, runs[:num_here]), _pieces(runs[num_here:], a_task)
+    first = next(here)
     try:
-        with closing(_blocks(plan, there)) as blocks:
+        with closing(_blocks(plan, tasks)) as blocks:
             next(blocks)  # begins to read
-            for run in here[-1:]:
-                yield run, read_run(plan, run)
-            for run, block in zip(there, blocks, strict=True):
+            yield from chain([first], here)
+            for task, block in zip(tasks, blocks, strict=True):
                 assert block is not None
-                yield run, _samples_from(ray.get(block))
-    except (RayError, ExecutionTimeoutError) as error:
-        raise ClusterError(
-            f"reading {plan.dataset_url} for rank {plan.rank} failed in Ray: {error}; if machines were lost or had no "
-            "room for the tasks, start again: the run goes on from its last checkpoint"
-        ) from error
+                yield from _runs_of(plan, task, ray.get(block))
+    except RayError as error:
+        raise _lost(plan, error) from error
 
 
-def _blocks(plan: ReadPlan, runs: Sequence[Run]) -> Generator["ObjectRef[pa.Table] | None", None, None]:
-    """Yield None once it reads, then the blocks of all runs; while one window is consumed, the next one is read."""
+def _read_here(plan: ReadPlan, runs: Sequence[Run]) -> Iterator[tuple[Run, Samples]]:
+    """Read runs in this process, each while the one before is consumed."""
+    coming: Future[Samples] | None = None
+    for run, following in zip_longest(runs, runs[1:]):
+        samples = coming.result() if coming else read_run(plan, run)
+        coming = _in_background(partial(read_run, plan, following)) if following else None
+        yield run, samples
+
+
+def _blocks(plan: ReadPlan, tasks: Sequence[Task]) -> Generator["ObjectRef[pa.Table] | None", None, None]:
+    """Yield None once it reads, then the block of each task; while one window is consumed, the next one is read."""
     import ray
 
-    if not runs:
+    if not tasks:
         yield None
         return
-    _quieten_ray_data()
     task_input = ray.put(_TaskInput(plan, storage.options_of(plan.dataset_url)))
-    block_bytes = (runs[0].stop - runs[0].start) * plan.micro_batch_size * plan.index.seq_len * _BYTES_PER_TOKEN
     ending = threading.Event()
     reading: deque[Future[list[ObjectRef[pa.Table]]]] = deque()
     try:
-        for window in _windows(runs):
-            reading.append(_in_background(partial(_read_window, task_input, window, block_bytes, ending)))
+        for window in _pieces(tasks, WINDOW_TASKS):
+            reading.append(_in_background(partial(_read_window, plan, task_input, window, ending)))
             if len(reading) > 1:
                 yield from reading.popleft().result()
             else:
@@ -93,17 +104,18 @@ def _blocks(plan: ReadPlan, runs: Sequence[Run]) -> Generator["ObjectRef[pa.Tabl
         wait(reading, timeout=END_WITHIN_S)  # a thread that asked a closed Ray for anything would start a new one
 
 
-def _windows(runs: Sequence[Run]) -> list[Sequence[Run]]:
-    starts = [0, *range(FIRST_WINDOW_TASKS, len(runs), WINDOW_TASKS)]
-    return [runs[start:stop] for start, stop in zip(starts, [*starts[1:], len(runs)], strict=True) if start < stop]
-
-
 def _read_window(
-    task_input: "ObjectRef[_TaskInput]", window: Sequence[Run], block_bytes: int, ending: threading.Event
+    plan: ReadPlan, task_input: "ObjectRef[_TaskInput]", window: Window, ending: threading.Event
 ) -> list["ObjectRef[pa.Table]"]:
     """Run the tasks of a window to their end, unless nobody needs them any more; returns their blocks, in order."""
     import ray
+    import ray.data  # takes seconds the first time: here it takes them from nobody
+    from ray.data.exceptions import ExecutionTimeoutError
 
+    _quieten_ray_data()
+    if ending.is_set():
+        return []
+    block_bytes = _rows(plan, window[0]) * plan.index.seq_len * _BYTES_PER_TOKEN
     dataset = ray.data.read_datasource(
         _datasource(task_input, window, block_bytes),
         num_cpus=0,  # the training workers may have taken every CPU: a task must find its place all the same
@@ -120,12 +132,52 @@ def _read_window(
     context.memory_usage_poll_interval_s = None
     context.issue_detectors_config.detectors = []
     blocks: list[ObjectRef[pa.Table]] = []
-    for bundle in dataset.iter_internal_ref_bundles():
-        if ending.is_set():
-            return blocks
-        blocks += (entry.ref for entry in bundle.blocks)
+    try:
+        for bundle in dataset.iter_internal_ref_bundles():
+            if ending.is_set():
+                return blocks
+            blocks += (entry.ref for entry in bundle.blocks)
+    except ExecutionTimeoutError as error:
+        raise _lost(plan, error) from error
     ray.wait(blocks, num_returns=len(blocks), timeout=0, fetch_local=True)  # begins to bring them to this machine
     return blocks
+
+
+def _runs_of(plan: ReadPlan, task: Task, block: "pa.Table") -> Iterator[tuple[Run, Samples]]:
+    """Cut a task's block into its runs again; raises what the task raised."""
+    if block.column_names == [_ERROR]:
+        raise pickle.loads(block[_ERROR][0].as_py())
+    for run in task:
+        first = (run.start - task[0].start) * plan.micro_batch_size
+        yield run, _samples_from(block.slice(first, _rows(plan, [run])))
+
+
+def _samples_from(rows: "pa.Table") -> Samples:
+    """Copy rows out of the object store, where nobody may write to them: a run at a time, which delays no step."""
+    columns = {}
+    for field in fields(Samples):
+        column: Any = rows[field.name].combine_chunks()
+        if hasattr(column.type, "list_size"):
+            columns[field.name] = np.array(column.flatten()).reshape(-1, column.type.list_size)
+        else:
+            columns[field.name] = np.array(column)
+    return Samples(**columns)
+
+
+def _lost(plan: ReadPlan, error: Exception) -> ClusterError:
+    return ClusterError(
+        f"reading {plan.dataset_url} for rank {plan.rank} failed in Ray: {error}; if machines were lost or had no "
+        "room for the tasks, start again: the run goes on from its last checkpoint"
+    )
+
+
+def _pieces(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _rows(plan: ReadPlan, runs: Sequence[Run]) -> int:
+    """The rows of consecutive runs."""
+    return (runs[-1].stop - runs[0].start) * plan.micro_batch_size
 
 
 def tasks_environment() -> dict[str, Any] | None:
@@ -136,9 +188,9 @@ def tasks_environment() -> dict[str, Any] | None:
     return {"env_vars": {hook: ""}} if os.environ.get(hook) else None
 
 
-def _in_background(read: Callable[[], list["ObjectRef[pa.Table]"]]) -> "Future[list[ObjectRef[pa.Table]]]":
+def _in_background(read: Callable[[], Item]) -> Future[Item]:
     """Call a function in a thread that keeps no process from ending, as those of an executor would."""
-    future: Future[list[ObjectRef[pa.Table]]] = Future()
+    future: Future[Item] = Future()
 
     def run() -> None:
         try:
@@ -146,7 +198,7 @@ def _in_background(read: Callable[[], list["ObjectRef[pa.Table]"]]) -> "Future[l
         except BaseException as error:  # noqa: BLE001 -- handed over to the thread that asks for the result
             future.set_exception(error)
 
-    threading.Thread(target=run, name="read-window", daemon=True).start()
+    threading.Thread(target=run, name="read-runs", daemon=True).start()
     return future
 
 
@@ -169,8 +221,8 @@ class _TaskInput:
     storage_options: Mapping[str, str | int | float | bool]
 
 
-def _datasource(task_input: "ObjectRef[_TaskInput]", window: Sequence[Run], block_bytes: int) -> Any:
-    """Return a Ray Data datasource that has one task for each run, in order."""
+def _datasource(task_input: "ObjectRef[_TaskInput]", window: Window, block_bytes: int) -> Any:
+    """Return a Ray Data datasource that has the tasks of a window, in order."""
     from ray.data import Datasource, ReadTask
     from ray.data.block import BlockMetadata
 
@@ -180,19 +232,20 @@ def _datasource(task_input: "ObjectRef[_TaskInput]", window: Sequence[Run], bloc
 
         def get_read_tasks(self, parallelism: int, *args: Any, **kwargs: Any) -> list[ReadTask]:
             metadata = BlockMetadata(num_rows=None, size_bytes=block_bytes, input_files=None, exec_stats=None)
-            return [ReadTask(partial(_read_block, task_input, run), metadata) for run in window]
+            spans = [Run(task[0].start, task[-1].stop) for task in window]
+            return [ReadTask(partial(_read_block, task_input, span), metadata) for span in spans]
 
     return Runs()  # type: ignore[no-untyped-call]
 
 
-def _read_block(task_input: "ObjectRef[_TaskInput]", run: Run) -> list["pa.Table"]:
+def _read_block(task_input: "ObjectRef[_TaskInput]", span: Run) -> list["pa.Table"]:
     import pyarrow as pa
     import ray
 
     known = ray.get(task_input)
     _configure_storage(known.plan.dataset_url, tuple(known.storage_options.items()))
     try:
-        return [_table_from(read_run(known.plan, run))]
+        return [_table_from(read_run(known.plan, span))]
     except ScaletrainError as error:  # as a block: Ray would add advice of its own to the message, and 200 lines of log
         return [pa.table({_ERROR: [pickle.dumps(error)]})]
 
@@ -211,17 +264,3 @@ def _table_from(samples: Samples) -> "pa.Table":
         flat = pa.array(values.reshape(-1))
         columns[field.name] = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
     return pa.table(columns)
-
-
-def _samples_from(block: "pa.Table") -> Samples:
-    """Copy a block out of the object store: it takes little time, makes room there, and arrays can be written to."""
-    if block.column_names == [_ERROR]:
-        raise pickle.loads(block[_ERROR][0].as_py())
-    columns = {}
-    for field in fields(Samples):
-        column: Any = block[field.name].combine_chunks()
-        if hasattr(column.type, "list_size"):
-            columns[field.name] = np.array(column.flatten()).reshape(-1, column.type.list_size)
-        else:
-            columns[field.name] = np.array(column)
-    return Samples(**columns)
