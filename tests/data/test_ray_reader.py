@@ -3,11 +3,13 @@
 import json
 import threading
 import time
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from random_dataset import write_dataset
@@ -132,6 +134,34 @@ def test_rows_before_a_damaged_row_group_are_given(
     assert len(given) > 30
     for ours, theirs in zip(given, due, strict=False):
         assert_same(ours, theirs)
+
+
+def test_tasks_that_are_killed_while_they_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL, as the kernel gives it where memory runs out: they are done again, and every row comes in its place."""
+    monkeypatch.setattr(ray_reader, "HERE_TOKENS", 0)
+    index = write_dataset(tmp_path, rows=60_000, seq_len=64)
+    plan = ReadPlan(str(tmp_path), index, 3, 200, 200, 1, 0, first_step=0, stop_step=600)
+    killed: set[int] = set()
+    ended = threading.Event()
+    killer = threading.Thread(target=_kill_tasks, args=(killed, ended))
+    killer.start()
+    try:
+        for ours, theirs in zip(steps_ray(plan), steps_local(plan), strict=True):
+            assert_same(ours, theirs)
+    finally:
+        ended.set()
+        killer.join()
+    assert killed, "no task was seen while it read"
+
+
+def _kill_tasks(killed: set[int], ended: threading.Event) -> None:
+    """Kill the first three processes that are seen to run a task."""
+    while len(killed) < 3 and not ended.wait(0.01):
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if " ".join(process.cmdline()).startswith("ray::ReadRuns") and len(killed) < 3:
+                    process.kill()
+                    killed.add(process.pid)
 
 
 @pytest.mark.usefixtures("small_runs")

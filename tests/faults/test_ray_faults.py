@@ -12,15 +12,12 @@ import psutil
 import pytest
 
 from commands import kill_everything, start, wait_for, write_tiny
-from scaletrain import attempts, checkpoint
+from scaletrain import checkpoint
 from scaletrain.layout import RunLayout
 from scaletrain.verify import verify_run
 
 _LOOK_S = 0.05  # Ray's workers are nice to others, and a test that looks all the time would starve them
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-
-# A task reads the rows of 34 steps.
-READING = ("train.steps=150", "train.global_batch_size=120", "train.micro_batch_size=60", "checkpoint.every_steps=50")
 
 
 @dataclass(frozen=True)
@@ -76,24 +73,6 @@ def test_a_worker_that_is_frozen_for_ever_is_replaced(tmp_path: Path) -> None:
     assert found.process.returncode == 130, told
     assert "a worker was lost" in told
     assert verify_run(found.run).problems == ()
-
-
-def test_tasks_that_are_killed_while_they_read(tmp_path: Path) -> None:
-    """SIGKILL, as the kernel gives it where memory runs out: they are done again elsewhere, in the same attempt."""
-    with training(tmp_path, "reading", *READING) as found:
-        killed: set[int] = set()
-        while len(killed) < 3 and found.process.poll() is None:
-            time.sleep(_LOOK_S)
-            for reader in found.processes("ray::ReadRuns"):
-                with suppress(psutil.NoSuchProcess):
-                    reader.kill()
-                    killed.add(reader.pid)
-        assert killed, "no task was seen while it read"
-        told = found.end()
-    assert found.process.returncode == 0, told
-    verdict = verify_run(found.run)
-    assert verdict.problems == () and verdict.steps == 150
-    assert len(attempts.read_attempts(found.run).resumed_from) == 1
 
 
 def test_workers_that_die_as_soon_as_they_start(tmp_path: Path) -> None:
