@@ -87,10 +87,13 @@ def test_an_answer_can_be_had_again(session: ChatSession) -> None:
     session.sampling = Sampling(temperature=2.0, max_new_tokens=12)
     shown(session, "Hello!", "And you?")
     before = contents(session)
-    shown(session, "/retry")
-    assert contents(session)[:3] == before[:3]
-    assert len(session.messages) == 4
-    assert contents(session)[3] != before[3]
+    answers = set()
+    for _ in range(10):  # any two of them may be equal
+        shown(session, "/retry")
+        assert contents(session)[:3] == before[:3]
+        assert len(session.messages) == 4
+        answers.add(contents(session)[3])
+    assert len(answers) > 1
 
 
 def test_a_question_can_be_changed(session: ChatSession) -> None:

@@ -87,7 +87,7 @@ def test_a_chat_in_a_terminal(tmp_path: Path) -> None:
         screen.read_until("\n>")
         screen.type("How are you\\\rtoday?\r")
         screen.read_until("today?")
-        screen.read_some(30)  # of the endless answer: before it begins, Ctrl-C is the prompt's
+        screen.read_some(300)  # well into the endless answer: before it begins, Ctrl-C is the prompt's
         screen.process.send_signal(signal.SIGINT)
         assert "(stopped)" in screen.read_until("the first after")
         screen.read_until("\n>")

@@ -13,7 +13,6 @@ from tiny import tiny_model_folder
 from web_pages import (
     Complaints,
     EchoEngine,
-    chromium,
     comes_true,
     ended,
     last_answer,
@@ -39,19 +38,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, echo: EchoEngine, votes: Pa
     folder = tiny_model_folder(tmp_path_factory.mktemp("served") / "model")
     with served(with_echo(echo), names={"echo": "", "tiny": folder}, feedback=votes) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def complaints() -> Iterator[Complaints]:
-    found = Complaints()
-    yield found
-    assert found.lines == []
 
 
 @pytest.fixture

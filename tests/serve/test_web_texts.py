@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from serving import served
-from web_pages import Complaints, EchoEngine, chromium, ended, last_answer, opened, say, violations, with_echo
+from web_pages import Complaints, EchoEngine, ended, last_answer, opened, say, violations, with_echo
 
 NARROW = {"width": 390, "height": 844}
 MARKDOWN = """\
@@ -47,19 +47,6 @@ SCRIPTS = (
 def url() -> Iterator[str]:
     with served(with_echo(EchoEngine()), names={"echo": ""}) as running:
         yield running.url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def complaints() -> Iterator[Complaints]:
-    found = Complaints()
-    yield found
-    assert found.lines == []
 
 
 @pytest.fixture

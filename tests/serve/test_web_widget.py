@@ -1,32 +1,17 @@
 """The widget in a real browser: on the example page, and on a site of another origin with styles of its own."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from serving import served
-from web_pages import Complaints, EchoEngine, chromium, comes_true, opened, violations, web_site, with_echo
+from web_pages import Complaints, EchoEngine, comes_true, opened, violations, web_site, with_echo
 
 SITE = """<!doctype html><html lang="en"><title>A shop</title><link rel="icon" href="data:,">
 <style>* {{ font-size: 40px !important; color: red !important; display: inline }} article {{ display: none }}</style>
 <main><h1>A shop</h1></main>
 <script src="{url}/widget.js" data-title="Ask the shop" data-greeting="Welcome! &lt;b&gt;" data-model="echo"
   data-system="You sell hats." data-max-tokens="40" data-temperature="0" data-color="#ffdd00" async></script></html>"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def complaints() -> Iterator[Complaints]:
-    found = Complaints()
-    yield found
-    assert found.lines == []
 
 
 def ask(page: Page, text: str) -> None:
