@@ -18,14 +18,10 @@ all arms run and agree, and nothing of their speed on a GPU. Tokens are real one
 """
 
 import argparse
-import multiprocessing
 import os
 import tempfile
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar, cast
 
 import torch
 
@@ -41,6 +37,7 @@ from scaletrain.train import start
 from scaletrain.train.job import Job
 from scaletrain.train.local import only_worker
 from scaletrain.train.worker import Worker
+from stepping.child import in_child
 from stepping.hf_trainer import Settings, run_trainer
 from stepping.ours import run_bare, run_scaletrain, with_name
 from stepping.trl_trainer import run_trl
@@ -65,9 +62,6 @@ zero: {{stage: {stage}}}
 checkpoint: {{every_steps: 1000000}}
 track: {{tensorboard: false}}
 """
-
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -128,32 +122,6 @@ def compare(size: str, device: str, folder: Path, arguments: argparse.Namespace)
                 _run(arms[name], name, job, size, folder, arguments, attempt=number + 1)
     work, peak = in_child(lambda: _summary(job, size, arguments))
     return _part(size, arms, work, peak)
-
-
-def in_child(call: Callable[[], T]) -> T:
-    """What a call returns or raises in a fork of this process, which leaves nothing behind in memory."""
-    context = multiprocessing.get_context("fork")
-    ours, its = context.Pipe(duplex=False)
-
-    def run() -> None:
-        try:
-            its.send((call(), None))
-        except BaseException as error:  # noqa: BLE001  # it is raised again on the other side
-            traceback.print_exc()
-            its.send((None, (isinstance(error, torch.OutOfMemoryError), f"{type(error).__name__}: {error}")))
-
-    child = context.Process(target=run)
-    child.start()
-    its.close()
-    try:
-        result, problem = ours.recv()
-    except EOFError:
-        result, problem = None, (False, "its process ended without a word")
-    child.join()
-    if problem is None:
-        return cast("T", result)
-    out_of_memory, said = problem
-    raise torch.OutOfMemoryError(said) if out_of_memory else RuntimeError(said)
 
 
 def _summary(job: Job, size: str, arguments: argparse.Namespace) -> tuple[Work, float | None]:
