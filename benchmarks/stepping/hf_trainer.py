@@ -37,50 +37,64 @@ class Settings:
 
 def run_trainer(work: Work, settings: Settings, *, folder: str) -> Found:
     """Train the work's steps with transformers.Trainer."""
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import Trainer, TrainingArguments
 
     clock = Clock(work)
 
-    class Noting(TrainerCallback):
-        def on_log(self, _arguments: Any, _state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
-            if logs is not None and "loss" in logs:
-                clock.step_ended(logs["loss"])
-
     rows = sum(len(step.rows) for step in work.steps) // len(work.steps)
-    cuda = work.device == "cuda"
     arguments = TrainingArguments(
-        output_dir=folder,
-        max_steps=len(work.steps),
         per_device_train_batch_size=settings.rows,
         gradient_accumulation_steps=rows // settings.rows,
-        learning_rate=work.learning_rate,
-        lr_scheduler_type="constant",
-        max_grad_norm=1.0,
-        weight_decay=0.0,
-        optim="adamw_torch_fused" if cuda else "adamw_torch",
-        bf16=cuda,
-        use_cpu=not cuda,
-        deepspeed=copy.deepcopy(DEEPSPEED) if cuda else None,
         use_liger_kernel=settings.liger,
-        train_sampling_strategy="sequential",
-        dataloader_num_workers=2 if cuda else 0,
-        logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
         remove_unused_columns=False,
-        seed=0,
+        **shared_arguments(work, folder),
     )
     trainer = Trainer(
         model=random_model(work, attention=settings.attention),
         args=arguments,
         train_dataset=[{"documents": row} for step in work.steps for row in step.rows],  # type: ignore[arg-type]
         data_collator=_padded if settings.padded else _flattened,
-        callbacks=[Noting()],
+        callbacks=[noting(clock)],
     )
     trainer.train()
     return clock.found()
+
+
+def shared_arguments(work: Work, folder: str) -> dict[str, Any]:
+    """What the arms that build on transformers' Trainer are told alike: the same updates, and nothing besides."""
+    cuda = work.device == "cuda"
+    return {
+        "output_dir": folder,
+        "max_steps": len(work.steps),
+        "learning_rate": work.learning_rate,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 1.0,
+        "weight_decay": 0.0,
+        "optim": "adamw_torch_fused" if cuda else "adamw_torch",
+        "bf16": cuda,
+        "use_cpu": not cuda,
+        "deepspeed": copy.deepcopy(DEEPSPEED) if cuda else None,
+        "train_sampling_strategy": "sequential",
+        "dataloader_num_workers": 2 if cuda else 0,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": 0,
+    }
+
+
+def noting(clock: Clock) -> Any:
+    """A callback that tells the clock of each step's loss."""
+    from transformers import TrainerCallback
+
+    class Noting(TrainerCallback):
+        def on_log(self, _arguments: Any, _state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
+            if logs is not None and "loss" in logs:
+                clock.step_ended(logs["loss"])
+
+    return Noting()
 
 
 def _padded(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

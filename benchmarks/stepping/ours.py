@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,7 @@ _NAMES = {"sdpa": "sdpa", "flex": "flex_attention", "varlen": "scaletrain_varlen
 
 def run_scaletrain(job: Job, worker: Worker, work: Work) -> Found:
     """The loop of `scaletrain train --local`, as it is; only saving is left out, which has benchmarks of its own."""
-    clock = _Clock(work)
+    clock = Clock(work)
     with _random_start(work), _without_saving(), _noted_steps(clock):
         loop.train(job, worker, should_stop=lambda: False)
     return clock.found()
@@ -36,7 +36,7 @@ def run_bare(job: Job, worker: Worker, work: Work) -> Found:
     model = LossModel(_model(work, job.attention, job.kernels))
     engine = zero.build_engine(model, job.config, rounds=plan.rounds, precision=job.precision)
     steps = [_on_device(batch.micro_batches, work.device) for batch in steps_local(plan)]
-    clock = _Clock(work)
+    clock = Clock(work)
     for micro_batches, supervised in steps:
         loss = torch.zeros((), device=work.device)
         for inputs in micro_batches:
@@ -68,7 +68,7 @@ def _model(work: Work, attention: str, kernels: Any) -> Any:
     return model.train()
 
 
-class _Clock:
+class Clock:
     """Notes losses, and the time and memory between the end of the warm-up and the last step."""
 
     def __init__(self, work: Work) -> None:
@@ -89,9 +89,6 @@ class _Clock:
     def found(self) -> Found:
         peak = torch.cuda.max_memory_allocated() if self._work.device == "cuda" else 0
         return Found(self._ended - self._began, tuple(map(float, self._losses)), peak)
-
-
-Clock = _Clock
 
 
 @contextmanager
@@ -133,7 +130,7 @@ def _without_saving() -> Iterator[None]:
 
 
 @contextmanager
-def _noted_steps(clock: _Clock) -> Iterator[None]:
+def _noted_steps(clock: Clock) -> Iterator[None]:
     original = Records.write
 
     def write(records: Records, metrics: Any, line: Any) -> None:
@@ -158,6 +155,3 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 def with_name(job: Job, name: str, attempt: int) -> Job:
     """The job under another name, so that it starts anew."""
     return replace(job, config=job.config.model_copy(update={"name": name}), attempt=attempt)
-
-
-Arm = Callable[[], Found]

@@ -4,10 +4,9 @@ https://huggingface.co/docs/trl/reducing_memory_usage and .../liger_kernel_integ
 of documents, so its steps are nearly those of the other arms: as many documents, taken in the same order.
 """
 
-import copy
 from typing import Any
 
-from stepping.hf_trainer import DEEPSPEED
+from stepping.hf_trainer import noting, shared_arguments
 from stepping.ours import Clock
 from stepping.work import Found, Work, random_model
 
@@ -15,45 +14,22 @@ from stepping.work import Found, Work, random_model
 def run_trl(work: Work, *, attention: str, rows: int, folder: str) -> tuple[Found, int]:
     """Train with SFTTrainer; returns what was found, and the tokens between the warm-up and the last step."""
     from datasets import Dataset
-    from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     clock = Clock(work)
-
-    class Noting(TrainerCallback):
-        def on_log(self, _arguments: Any, _state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
-            if logs is not None and "loss" in logs:
-                clock.step_ended(logs["loss"])
 
     documents = [document for step in work.steps for row in step.rows for document in row]
     step_rows = sum(len(step.rows) for step in work.steps) // len(work.steps)
     rounds = step_rows // rows
     at_once = len(documents) // (len(work.steps) * rounds)
-    cuda = work.device == "cuda"
     arguments = SFTConfig(
-        output_dir=folder,
-        max_steps=len(work.steps),
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=rounds,
-        learning_rate=work.learning_rate,
-        lr_scheduler_type="constant",
-        max_grad_norm=1.0,
-        weight_decay=0.0,
-        optim="adamw_torch_fused" if cuda else "adamw_torch",
-        bf16=cuda,
-        use_cpu=not cuda,
-        deepspeed=copy.deepcopy(DEEPSPEED) if cuda else None,
         use_liger_kernel=True,
         padding_free=True,
         max_length=None,
         gradient_checkpointing=False,
-        train_sampling_strategy="sequential",
-        dataloader_num_workers=2 if cuda else 0,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        seed=0,
+        **shared_arguments(work, folder),
     )
     dataset = Dataset.from_list(
         [
@@ -66,7 +42,7 @@ def run_trl(work: Work, *, attention: str, rows: int, folder: str) -> tuple[Foun
         args=arguments,
         train_dataset=dataset,
         processing_class=_tokenizer(work.shape.vocab_size),
-        callbacks=[Noting()],
+        callbacks=[noting(clock)],
     )
     trainer.train()
     taken = documents[work.warm_up * rounds * at_once : len(work.steps) * rounds * at_once]

@@ -7,20 +7,19 @@ Shapes: B rows, T tokens of a row, N supervised tokens, V words of the vocabular
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from scaletrain.data.loader import MicroBatch
 from scaletrain.data.shards import IGNORED_LABEL
 from scaletrain.evaluate.answers import Floats, Ints
 from scaletrain.evaluate.calibration import Calibration, calibration, no_calibration
 from scaletrain.model.attention import model_inputs
+from scaletrain.model.loss import head_sees
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -120,7 +119,7 @@ def score_tokens(
         positions, documents = _tensor(positions_BT, model.device), _tensor(documents_BT, model.device)
         inputs = model_inputs(model.config, input_ids, positions, documents)
     where_N = torch.from_numpy(where).to(model.device)
-    with _head_sees(model.get_output_embeddings(), where_N - 1):
+    with head_sees(model.get_output_embeddings(), where_N - 1):
         logits_NV = model(**inputs).logits.squeeze(0)
     return _look_at(logits_NV, input_ids.flatten()[where_N])
 
@@ -144,20 +143,6 @@ def _look_at(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> TokenScores:
         found_3N[2, here] = best_n == targets_n
     nll, confidence, correct = found_3N.cpu().numpy().astype(np.float64)
     return TokenScores(nll, np.minimum(confidence, 1.0), correct > 0)
-
-
-@contextmanager
-def _head_sees(head: nn.Module, where_N: torch.Tensor) -> Iterator[None]:
-    """Give the output layer only the hidden states at these flat positions, as one row: [B, T, H] -> [1, N, H]."""
-
-    def select(_module: nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        return (arguments[0].flatten(0, 1).index_select(0, where_N)[None],)
-
-    handle = head.register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _answers(

@@ -3,24 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 
-from scaletrain.data.report_parts import section, table
+from scaletrain.data.report_parts import page, section, table, tiles
 from scaletrain.judge.result import Result, Score
 from scaletrain.judge.summary import Table, remarks, tables
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _WIDTH, _LABEL, _ROW, _FOOT = 900.0, 190.0, 46.0, 34.0
 _LONGEST_LABEL = 24
-_STYLE = """
-svg .wide { stroke: var(--second); stroke-width: 2; }
-svg .narrow { stroke: var(--first); stroke-width: 6; stroke-linecap: round; }
-svg .dot { fill: var(--card); stroke: var(--first); stroke-width: 3; }
-svg.scores { max-height: 420px; min-width: 560px; }
-.decision { font-size: 18px; margin: 10px 0 0; }
-section p.small { margin: 10px 0 0; }
-.scroll + .scroll { margin-top: 14px; }
-"""
 
 
 @dataclass(frozen=True)
@@ -41,28 +30,19 @@ class _Axis:
 
 def result_page(result: Result) -> bytes:
     """The page; what people and models are called is escaped."""
-    style = (files("scaletrain.data") / "report.css").read_text("utf-8") + _STYLE
-    tiles = (
+    numbers = (
         (f"{result.votes:,}", "votes"),
         (f"{result.pairs_judged:,}", f"of {result.pairs:,} pairs of answers judged"),
         (f"{len(result.judges):,}", "judges" if len(result.judges) != 1 else "judge"),
         ("–" if result.alpha_ordinal is None else f"{result.alpha_ordinal.value:.2f}", "agreement (alpha, ordinal)"),
     )
-    shown = "".join(f'<div class="tile"><b>{number}</b><span class="dim">{of}</span></div>' for number, of in tiles)
     verdicts = "".join(f'<p class="decision">{escape(verdict)}</p>' for verdict in result.verdicts)
-    title = escape(" or ".join(result.models))
+    title = " or ".join(result.models)
     warnings = "".join(f'<div class="warning">{escape(remark)}</div>' for remark in remarks(result)[1:])
+    head = f'<h1>{escape(title)}</h1>{verdicts}<div class="tiles">{tiles(numbers)}</div>{warnings}'
     sections = [_card(each, scores_picture(result.scores) if each.title == "Scores" else "") for each in tables(result)]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        f'<h1>{title}</h1>{verdicts}<div class="tiles">{shown}</div>{warnings}\n'
-        + "\n".join(sections)
-        + "\n<footer>Written by <code>scaletrain judge result</code>; <code>--json</code> gives the same numbers."
-        "</footer>\n</main>\n</body>\n</html>\n"
-    ).encode()
+    footer = "Written by <code>scaletrain judge result</code>; <code>--json</code> gives the same numbers."
+    return page(title, [head, *sections], footer=footer)
 
 
 def scores_picture(scores: Sequence[Score]) -> str:

@@ -60,7 +60,7 @@ class LossModel(nn.Module):
             with _head_gives_loss(head, where_N, targets_N):
                 loss: torch.Tensor = causal_lm(**inputs).logits.reshape(())
             return loss
-        with _head_sees(head, where_N):
+        with head_sees(head, where_N):
             logits_NV = causal_lm(**inputs).logits.squeeze(0)
         return supervised_losses(logits_NV, targets_N).sum()
 
@@ -77,7 +77,7 @@ def token_losses(
     """Return the loss of every token beside its label, fp32 [B, T]: zero where nothing is supervised."""
     where_N, targets_N = _supervised(labels, input_ids.device)
     inputs = model_inputs(causal_lm.config, input_ids, positions, documents)
-    with _head_sees(causal_lm.get_output_embeddings(), where_N):
+    with head_sees(causal_lm.get_output_embeddings(), where_N):
         logits_NV = causal_lm(**inputs).logits.squeeze(0)
     losses_N = supervised_losses(logits_NV, targets_N)
     losses_BT = torch.zeros(labels.shape, dtype=torch.float32, device=losses_N.device)
@@ -118,7 +118,7 @@ def _ends_with_its_head(causal_lm: Any) -> bool:
 
 
 @contextmanager
-def _head_sees(head: nn.Module, where_N: torch.Tensor) -> Iterator[None]:
+def head_sees(head: nn.Module, where_N: torch.Tensor) -> Iterator[None]:
     """Give the output layer only the hidden states at these flat positions, as one row: [B, T, H] -> [1, N, H]."""
 
     def select(_module: nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
