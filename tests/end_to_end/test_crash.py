@@ -16,7 +16,7 @@ from scaletrain.layout import RunLayout
 from scaletrain.metrics import read_records
 from scaletrain.train import ledger
 
-STEPS = 16
+STEPS = 80  # Seconds longer than any wait below: what is to be killed in mid-run still runs.
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -51,19 +51,20 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(bucket: Path) -> RunLayout:
     """Two Ray workers with ZeRO-2, to the end."""
-    run("train", write_tiny(bucket, root=str(bucket)), "name=undisturbed")
+    run("train", write_tiny(bucket, root=str(bucket)), "name=undisturbed", f"train.steps={STEPS}")
     return RunLayout(str(bucket), "undisturbed")
 
 
 def test_sigkill_to_every_process_loses_nothing(bucket: Path, undisturbed: RunLayout) -> None:
     """Killed at a random moment after a commit, the same command ends with the same bits and the same samples."""
     config, layout = write_tiny(bucket, root=str(bucket)), RunLayout(str(bucket), "killed")
-    process = start("train", config, "name=killed")
+    command = ("train", config, "name=killed", f"train.steps={STEPS}")
+    process = start(*command)
     wait_for_commit(layout, step=4)
     time.sleep(random.Random().uniform(0, 1.0))
     assert kill_everything(process.pid) > 5
     process.communicate()
-    run("train", config, "name=killed")
+    run(*command)
     assert_equal_runs(layout, undisturbed)
     parts = account(layout).parts
     assert parts.idle_s > 0 and parts.recovery_s == 0
@@ -87,7 +88,7 @@ def test_a_killed_preparation_is_done_anew(bucket: Path, undisturbed: RunLayout,
 def test_a_killed_worker_is_replaced_and_the_run_goes_on(bucket: Path, undisturbed: RunLayout) -> None:
     """One worker's SIGKILL ends the attempt; the next one starts from the newest commit, within the same command."""
     config, layout = write_tiny(bucket, root=str(bucket)), RunLayout(str(bucket), "worker-killed")
-    began, process = time.time(), start("train", config, "name=worker-killed")
+    began, process = time.time(), start("train", config, "name=worker-killed", f"train.steps={STEPS}")
     wait_for_commit(layout, step=4)
     workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in p.name()]
     assert len(workers) == 2

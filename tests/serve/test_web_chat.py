@@ -5,7 +5,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from scaletrain.serve.keys import add_key
 from serving import Running, served
@@ -209,6 +209,21 @@ def test_votes_reach_the_file_of_feedback(page: Page, votes: Path) -> None:
     kept = orjson.loads(votes.read_bytes().splitlines()[-1])
     assert (kept["model"], kept["answer"], kept["vote"]) == ("echo", "vote for this", "down")
     assert kept["messages"] == [{"role": "user", "content": "vote for this"}]
+
+
+def test_a_message_waits_for_the_models(page: Page) -> None:
+    """Said while the page still asks what models there are, a message is sent once they are known: one time."""
+    held: list[Route] = []
+    page.route("**/v1/models", lambda route: held.append(route))
+    page.reload()
+    say(page, "early")
+    message_box(page).press("Enter")
+    expect(message_box(page)).to_have_value("early")
+    assert comes_true(page, lambda: held)
+    held[0].continue_()
+    expect(last_answer(page).locator(".body")).to_have_text("early")
+    expect(page.locator(".bubble")).to_have_count(1)
+    expect(message_box(page)).to_have_value("")
 
 
 def test_the_keyboard_alone_is_enough(page: Page) -> None:

@@ -20,7 +20,9 @@ function start() {
     parameters: readParameters,
     enterKey: () => settings.open(chat.current.system, "key"),
   });
-  const connect = () => connectTo(api, chat, model);
+  let connected = Promise.resolve();
+  /** @returns {Promise<void>} */
+  const connect = () => (connected = connectTo(api, chat, model, connect));
   settings = new SettingsDialog({
     systemChanged: (system) => chat.change(chat.current, { system }),
     keyChanged: connect,
@@ -31,7 +33,7 @@ function start() {
   model.onchange = () => chooseModel(model.value);
   switchThemeWith(byId("theme", HTMLButtonElement));
   listenToButtons(chat, settings);
-  listenToMessageBox(chat);
+  listenToMessageBox(chat, () => connected);
   listenToShortcuts(chat, settings);
   addEventListener("pagehide", () => chat.leave());
   chat.show();
@@ -44,8 +46,9 @@ function start() {
  * @param {Api} api
  * @param {Chat} chat
  * @param {HTMLSelectElement} model
+ * @param {() => void} again tries once more
  */
-async function connectTo(api, chat, model) {
+async function connectTo(api, chat, model, again) {
   const problem = byId("problem", HTMLElement);
   try {
     const models = await api.models();
@@ -56,7 +59,7 @@ async function connectTo(api, chat, model) {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     const wantsKey = error.status === 401;
-    const act = wantsKey ? chat.choices.enterKey : () => connectTo(api, chat, model);
+    const act = wantsKey ? chat.choices.enterKey : again;
     const button = element("button", { type: "button", onclick: act }, wantsKey ? "Enter an API key" : "Try again");
     problem.replaceChildren(element("p", {}, error.message), button);
   }
@@ -85,10 +88,14 @@ function listenToButtons(chat, settings) {
   chat.thread.scroller.onscroll = () => (jump.hidden = chat.thread.isAtEnd());
 }
 
-/** @param {Chat} chat */
-function listenToMessageBox(chat) {
+/**
+ * @param {Chat} chat
+ * @param {() => Promise<void>} connected settles once the models are known, or why they are not: a message waits for it
+ */
+function listenToMessageBox(chat, connected) {
   const { field } = chat;
-  const say = () => {
+  const say = async () => {
+    await connected();
     if (chat.say(field.value)) field.value = "";
     fitHeight(field);
   };
