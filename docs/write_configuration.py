@@ -74,7 +74,7 @@ def _default(field: dict[str, Any]) -> str:
     if "default" not in field:
         if _section(field) is not None:
             return "as below"
-        return "empty" if field["type"] == "object" else "up to 4"  # what micro_batch_size makes of its neighbour
+        return "empty" if field.get("type") == "object" else "up to 4"  # what micro_batch_size makes of its neighbour
     default = field["default"]
     if default is None:
         return "none"

@@ -17,7 +17,7 @@ from commands import wait_for
 from emulator.launching import launch
 from metadata_server import ACTION, REBALANCE, MetadataServer
 from one_machine import ADDRESS, Machine, missing
-from scaletrain import notices
+from scaletrain import metadata_service, notices
 from scaletrain.emulator.ec2 import advise_rebalance, emulated_ec2
 from scaletrain.emulator.emulated_cloud import EmulatedCloud, Instance
 from scaletrain.emulator.requirements import missing_requirements
@@ -42,7 +42,7 @@ print(found.kind, time.time() + found.left_s(), sentinel.notice is None)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long, and no proxy is in the way of a machine's own metadata service."""
     monkeypatch.setattr(notices, "_POLL_S", 0.02)
-    monkeypatch.setattr(notices, "_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(metadata_service, "_TIMEOUT_S", 0.5)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
 
 
@@ -94,6 +94,15 @@ def test_advice_to_rebalance_is_not_a_notice(cloud: EmulatedCloud) -> None:
     (kind, seen_end, no_notice), told = watch(cloud, spot, "advice")
     assert (kind, seen_end, no_notice) == ("rebalance", "inf", "True")
     assert "more likely" in told and "the run goes on" in told
+
+
+def test_an_emulated_spot_machine_knows_what_it_is(cloud: EmulatedCloud) -> None:
+    """By the same service; its price can be looked up by that."""
+    spot = launch_spot(cloud)
+    program = "from scaletrain.this_machine import find_this_machine as find; print(find(ask=True))"
+    done = cloud.on_machine(spot, ["/opt/scaletrain/venv/bin/python", "-c", program], timeout_s=60)
+    assert done.returncode == 0, done.stdout
+    assert "machine_type='m7i.large', market='spot', region='us-west-2'" in done.stdout
 
 
 # --- EC2, with what the emulator cannot do ---------------------------------------------------------------------------

@@ -7,7 +7,14 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from scaletrain.prices import Machines, google_price_list, google_price_per_hour, hourly_cost, price_per_hour
+from scaletrain.prices import (
+    Machines,
+    google_price_list,
+    google_price_per_hour,
+    hourly_cost,
+    or_from_table,
+    price_per_hour,
+)
 
 HEAD = Machines("m7i.xlarge", "on-demand", 1, 1, 0.2, workers=False)
 
@@ -25,6 +32,19 @@ def test_one_unknown_price_makes_the_sum_unknown() -> None:
     """A sum without a part would be a lie; a type that cannot run does not matter."""
     cost = hourly_cost([HEAD, Machines("new", "spot", 0, 1, None), Machines("off", "spot", 0, 0, None)], max_workers=1)
     assert (cost.at_least, cost.at_most, cost.unknown) == (None, None, ("new (spot)",))
+
+
+def test_what_the_cloud_does_not_tell_is_the_table_s_with_its_day() -> None:
+    """The cloud comes first; a price of neither stays unknown."""
+    assert or_from_table(0.5, "g6.xlarge", "spot", region="us-east-1") == (0.5, None)
+    price, as_of = or_from_table(None, "g6.xlarge", "spot", region="us-east-1")
+    assert price == 0.41285 and as_of is not None
+    assert or_from_table(None, "none", "spot", region="us-east-1") == (None, None)
+    cost = hourly_cost([HEAD, Machines("g6.xlarge", "spot", 1, 1, price, as_of=as_of)], max_workers=1)
+    assert cost.display() == (
+        "0.61 to 0.61 USD, without disks and traffic; the cloud did not tell, so the dated table did: "
+        f"g6.xlarge (spot) of {as_of}"
+    )
 
 
 def price_list(*prices: str) -> dict[str, Any]:

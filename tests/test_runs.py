@@ -6,6 +6,7 @@ import pytest
 
 from saved_checkpoint import save
 from scaletrain import attempts, runs, storage
+from scaletrain.cost import cost_account
 from scaletrain.errors import NotFoundError
 from scaletrain.goodput import account
 from scaletrain.layout import RunLayout
@@ -37,12 +38,14 @@ def test_a_run_is_shown_with_where_its_time_went(tmp_path: Path) -> None:
     console = Console(width=100)
     texts = []
     for _ in range(2):
+        time = account(layout)
         with console.capture() as capture:
-            console.print(runs.run_display(runs.read_run(layout), account(layout)))
+            console.print(runs.run_display(runs.read_run(layout), time, cost_account(layout, time)))
         texts.append(capture.get())
         attempts.claim(layout)
     assert "step 10 committed" in texts[0] and "goodput" not in texts[0]
     assert "1 attempts" in texts[1] and "goodput 0.0%" in texts[1]
+    assert "cost: unknown" in texts[1] and "cost" not in texts[0]
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:

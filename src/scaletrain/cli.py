@@ -16,8 +16,11 @@ from scaletrain import (
     cli_jobs,
     cli_judge,
     cli_models,
+    cli_plan,
+    cli_prices,
     cli_runs,
     cli_serve,
+    cli_simulate,
 )
 from scaletrain.command import (
     ConfigFile,
@@ -46,9 +49,12 @@ app = typer.Typer(
 app.add_typer(cli_data.prepare_app)
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_models.app)
+app.add_typer(cli_plan.app)
+app.add_typer(cli_simulate.app)
 app.add_typer(cli_evaluate.app)
 app.add_typer(cli_jobs.app)
 app.add_typer(cli_runs.app, name="runs")
+app.add_typer(cli_prices.app, name="prices")
 app.add_typer(cli_cluster.cluster_app)
 app.add_typer(cli_judge.app, name="judge")
 app.add_typer(cli_serve.serve_app)
@@ -159,14 +165,16 @@ def _doctor_nodes(config: str, overrides: list[str] | None) -> None:
 @app.command()
 @reported
 def show(run: RunName, root: Root = "bucket", as_json: Json = False) -> None:
-    """Show one run: how far it is, its last metrics, its checkpoints, and where its wall time went."""
+    """Show one run: how far it is, its last metrics, its checkpoints, and where its time and its money went."""
+    from scaletrain.cost import cost_account
     from scaletrain.goodput import account
     from scaletrain.runs import read_run, run_display
 
     layout = find_run_of(run, root)
     found, time = read_run(layout), account(layout)
-    record = {**found.record(), "time": time.record()}
-    print_result(record, as_json=as_json, display=lambda: run_display(found, time))
+    cost = cost_account(layout, time)
+    record = {**found.record(), "time": time.record(), "cost": cost.record()}
+    print_result(record, as_json=as_json, display=lambda: run_display(found, time, cost))
 
 
 @app.command()

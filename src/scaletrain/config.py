@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from scaletrain.config_budget import BudgetSection
 from scaletrain.config_cleaning import CleaningStep, uncounted
 from scaletrain.config_evaluate import EvaluateSection
 from scaletrain.config_section import (
@@ -193,15 +194,21 @@ class DataSection(Section):
             yield f"cleaning.{position}", problem
 
 
+def _rows_kind(value: object) -> str:
+    return "<word>" if isinstance(value, str) else "<number>"
+
+
 class TrainSection(Section):
     """The optimisation: how long, how fast, in what precision and on what device."""
 
     steps: Count | None = Field(None, description="give steps or epochs")
     epochs: Positive | None = Field(None, description="passes over the training rows; 0.5 is legal")
     global_batch_size: Count = Field(64, description="packed rows a step, at any number of workers")
-    micro_batch_size: Count = Field(
+    micro_batch_size: Annotated[
+        Annotated[Count, Tag("<number>")] | Annotated[Literal["auto"], Tag("<word>")], Discriminator(_rows_kind)
+    ] = Field(
         default_factory=lambda section: max(n for n in (1, 2, 3, 4) if section.get("global_batch_size", 4) % n == 0),
-        description="packed rows a worker holds at once; must divide global_batch_size",
+        description="packed rows a worker holds at once; must divide global_batch_size; auto: as many as fit",
     )
     learning_rate: Positive = Field(2e-5, description="at its peak, after the warm-up")
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how it falls after the warm-up")
@@ -221,12 +228,18 @@ class TrainSection(Section):
     evaluate_rows: Count = Field(256, description="validation rows to use for it, at most")
     timeout_s: Positive = Field(600, description="a collective that takes longer ends the run")
 
+    @property
+    def micro_rows(self) -> int:
+        """micro_batch_size as a number: `train` puts one in the place of "auto" before a run begins."""
+        assert self.micro_batch_size != "auto", "the micro batch has not been settled yet"
+        return self.micro_batch_size
+
     def rules(self) -> Iterator[tuple[str, str]]:
         if self.steps is not None and self.epochs is not None:
             yield "steps", f"got {self.steps}, and epochs={self.epochs:g}; keep one of the two"
         if self.steps is None and self.epochs is None:
             yield "steps", "missing; give a number of steps, or epochs"
-        if self.global_batch_size % self.micro_batch_size:
+        if self.micro_batch_size != "auto" and self.global_batch_size % self.micro_batch_size:
             got = f"got {self.micro_batch_size}, which does not divide global_batch_size={self.global_batch_size}"
             use = _nearest_divisor(self.global_batch_size, self.micro_batch_size)
             yield "micro_batch_size", f"{got}; use {use}"
@@ -317,6 +330,7 @@ class Config(Section):
     scaling: ScalingSection = Field(default_factory=ScalingSection)  # type: ignore[arg-type]
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)  # type: ignore[arg-type]
     serve: ServeSection = Field(default_factory=ServeSection)  # type: ignore[arg-type]
+    budget: BudgetSection = Field(default_factory=BudgetSection)  # type: ignore[arg-type]
     track: TrackSection = Field(default_factory=TrackSection)  # type: ignore[arg-type]
     debug: DebugSection = Field(default_factory=DebugSection)  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ from scaletrain.errors import ConfigError, NotFoundError
 
 # Fields that do not alter the mathematics of a run; every other one does.
 _MAY_CHANGE = re.compile(
-    r"(storage|zero|checkpoint|scaling|evaluate|serve|track|debug)\..*"
+    r"(storage|zero|checkpoint|scaling|budget|evaluate|serve|track|debug)\..*"
     r"|train\.(micro_batch_size|device|evaluate_every_steps|evaluate_rows|timeout_s)"
     r"|model\.(attention|gradient_checkpointing|kernels)"
     r"|data\.reuse"

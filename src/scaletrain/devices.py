@@ -105,5 +105,14 @@ def peak_flops(device: "torch.device") -> float | None:
         return None
     import torch
 
-    name = torch.cuda.get_device_name(device)
+    return peak_flops_of(torch.cuda.get_device_name(device))
+
+
+def peak_flops_of(name: str) -> float | None:
+    """The dense bf16 peak in FLOP/s of a GPU by its name, or None where it is not known."""
     return next((flops for part, flops in _PEAK_BF16_FLOPS if part in name), None)
+
+
+def gpu_name(device_name: str) -> str:
+    """The short name of a GPU, as H100 for what its driver calls NVIDIA H100 80GB HBM3; else the driver's own."""
+    return next((part for part, _ in _PEAK_BF16_FLOPS if part in device_name), device_name)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from scaletrain import storage
+from scaletrain.container_limits import CGROUPS, cores_available, memory_limit_bytes
 from scaletrain.errors import ScaletrainError
 from scaletrain.storage.errors import without_password
 
@@ -32,7 +33,6 @@ _EXTRA_FOR = {"s3": "aws", "s3a": "aws", "gs": "gcp", "gcs": "gcp"}
 # The oldest driver for each major version of CUDA on Linux:
 # https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
 _OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
-_CGROUPS = Path("/sys/fs/cgroup")
 _SLOW_BUCKET_S = 0.5
 
 
@@ -147,21 +147,20 @@ def packages(root: str | None = None) -> Iterator[Finding]:
 # --- Machine ------------------------------------------------------------------------------------------------------
 
 
-def memory(cgroups: Path = _CGROUPS) -> Finding:
+def memory(cgroups: Path = CGROUPS) -> Finding:
     """Tell the memory that this process may use, in a container too."""
     import psutil
 
-    machine = psutil.virtual_memory()
-    limit = min([machine.total, *_memory_limits(cgroups)])
-    free = min(limit, machine.available)
+    limit = memory_limit_bytes(cgroups)
+    free = min(limit, psutil.virtual_memory().available)
     found = f"{limit / _GIB:.1f} GiB, {free / _GIB:.1f} free"
     remedy = "close other programs; else choose a smaller model, model.lora, or fewer workers"
     return _amount("memory", free / _GIB, found, remedy, warn_below=6, fail_below=2)
 
 
-def cpu_cores(cgroups: Path = _CGROUPS) -> Finding:
+def cpu_cores(cgroups: Path = CGROUPS) -> Finding:
     """Count the cores that this process may use: by its affinity, and by the quota of its container."""
-    cores = min([len(os.sched_getaffinity(0)), *_core_limits(cgroups)])
+    cores = cores_available(cgroups)
     found = f"{cores:g} of {os.cpu_count()}"
     return _amount("CPU cores", cores, found, "give this machine or container more cores", warn_below=2, fail_below=0)
 
@@ -268,32 +267,3 @@ def _amount(name: str, amount: float, found: str, remedy: str, *, warn_below: fl
     if amount >= warn_below:
         return Finding(name, "ok", found)
     return Finding(name, "fail" if amount < fail_below else "warn", found, remedy)
-
-
-def _memory_limits(cgroups: Path) -> list[int]:
-    files = _cgroup_files(cgroups, "memory", "memory.max") + _cgroup_files(cgroups, "memory", "memory.limit_in_bytes")
-    texts = [file.read_text().strip() for file in files]
-    return [int(text) for text in texts if text != "max"]
-
-
-def _core_limits(cgroups: Path) -> list[float]:
-    limits = [file.read_text().split() for file in _cgroup_files(cgroups, "cpu", "cpu.max")]
-    for file in _cgroup_files(cgroups, "cpu", "cpu.cfs_quota_us"):
-        limits.append([file.read_text().strip(), file.with_name("cpu.cfs_period_us").read_text()])
-    return [int(quota) / int(period) for quota, period in limits if quota not in ("max", "-1")]
-
-
-def _cgroup_files(cgroups: Path, controller: str, name: str) -> list[Path]:
-    """Find a limit's file in this process's control group and in those above it, whose limits hold as well.
-
-    Both versions: https://docs.kernel.org/admin-guide/cgroup-v2.html and cgroup-v1/cgroups.html
-    """
-    files = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        base = cgroups / controller if controllers else cgroups
-        group = base / path.strip("/")
-        files += [each / name for each in (group, *group.parents) if each.is_relative_to(base)]
-    return [file for file in dict.fromkeys(files) if file.is_file()]

@@ -8,6 +8,7 @@
     ├── OverloadedError         exit 1  a server's queue is full
     ├── DeviceError             exit 2  a device was asked for that is not there
     ├── ClusterError            exit 1  machines could not be had or were lost for good
+    ├── BudgetError             exit 1  the money or the hours that a run may use are spent; its state was saved first
     ├── TrainingError           exit 1  the run itself cannot go on (non-finite loss, lost workers)
     ├── StorageError            exit 1  reading or writing a URL failed
     │   ├── NotFoundError       exit 2  no such object, bucket or folder
@@ -73,6 +74,10 @@ class DeviceError(ScaletrainError):
 
 class ClusterError(ScaletrainError):
     """Machines could not be had, or were lost for good."""
+
+
+class BudgetError(ScaletrainError):
+    """The money or the hours that a run may use are spent, or cannot be counted; its state was saved first."""
 
 
 class TrainingError(ScaletrainError):

@@ -95,17 +95,20 @@ def account(run: RunLayout) -> TimeAccount:
     return TimeAccount(wall_s, whole.productive_s / wall_s if wall_s else 0.0, whole, tuple(each))
 
 
-def time_table(time: TimeAccount) -> "Table":
-    """The account as a person reads it."""
+def time_table(time: TimeAccount, usd: Mapping[str, float] | None = None) -> "Table":
+    """The account as a person reads it, with the money that each part cost where that is known (see cost.py)."""
     from rich.table import Table
 
     table = Table("wall time", caption=f"goodput {time.goodput:.1%}", caption_justify="left")
-    for column in ("seconds", "share", *([""] if readable(time.wall_s) else [])):
+    columns = ["seconds", "share", *([""] if readable(time.wall_s) else []), *(["USD"] if usd is not None else [])]
+    for column in columns:
         table.add_column(column, justify="right")
     for name, seconds in {**time.parts.by_name(), "total": time.wall_s}.items():
         share = seconds / time.wall_s if time.wall_s else 0.0
-        long = [readable(seconds)] if readable(time.wall_s) else []
-        table.add_row(name, f"{seconds:,.1f}", f"{share:.1%}", *long, end_section=name == "idle")
+        more = [readable(seconds)] if readable(time.wall_s) else []
+        if usd is not None:
+            more.append(f"{sum(usd.values()) if name == 'total' else usd[name]:,.2f}")
+        table.add_row(name, f"{seconds:,.1f}", f"{share:.1%}", *more, end_section=name == "idle")
     return table
 
 
@@ -208,7 +211,7 @@ def _histories(
         start = next((time for time in starts if time is not None), None)
         if start is not None:
             found.append((attempt, start, own, steps))
-    one_command = [False, *(_is_one_command(one[2], other[2]) for one, other in pairwise(found)), False]
+    one_command = [False, *(is_one_command(one[2], other[2]) for one, other in pairwise(found)), False]
     return [
         _History(
             attempt=attempt,
@@ -223,7 +226,7 @@ def _histories(
     ]
 
 
-def _is_one_command(one: Signs, other: Signs) -> bool:
+def is_one_command(one: Signs, other: Signs) -> bool:
     """Whether two attempts in a row were made by one command: by one process, and the first was lost."""
     if one.claim is None or other.claim is None or (one.ended is not None and not one.failed):
         return False

@@ -82,6 +82,16 @@ class RunLayout:
         return join(self.url, "attempts")
 
     @property
+    def plan(self) -> str:
+        """The forecast that was kept when the run began."""
+        return join(self.url, "plan.json")
+
+    @property
+    def plan_score(self) -> str:
+        """What became of the forecast."""
+        return join(self.url, "plan-score.json")
+
+    @property
     def newest_hint(self) -> str:
         """The step that was committed last, for readers whose listing is stale; only a manifest makes it true."""
         return join(self.checkpoints, "newest")

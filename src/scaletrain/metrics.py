@@ -153,6 +153,8 @@ class StepMetrics:
 
     `loss` is per supervised token over the global batch; `step_s` the wall time from one step's end to the next,
     of which `data_wait_s` was waiting for rows and `checkpoint_stall_s` saving; `mfu` the share of the device's peak.
+    `usd_per_hour` is what the machines cost that the run holds at this step, `cost_usd` what the whole run has cost so
+    far; both are absent where a price is not known.
     `skipped`: the loss or a gradient was not finite (both are null then), and nothing was learned.
     """
 
@@ -173,6 +175,8 @@ class StepMetrics:
     validation_loss: float | None = None
     validation_perplexity: float | None = None
     skipped: bool | None = None
+    usd_per_hour: float | None = None
+    cost_usd: float | None = None
 
     def record(self) -> dict[str, object]:
         """The line as it is written, with the time in UTC."""

@@ -27,20 +27,15 @@ from types import TracebackType
 from typing import Literal, Self
 
 from scaletrain.log import get_logger
+from scaletrain.metadata_service import ADDRESS, EC2, UNANSWERED, Answer, Google, NoTokenError, recognise
 
-ADDRESS = "169.254.169.254"  # both clouds answer here; Google's name for it would cost a look-up
 _POLL_S = 2.0  # AWS recommends every 5 s; Google's whole notice is 30 s
-_TIMEOUT_S = 2.0  # of one request
 _TRIES = 3  # on a busy machine the first answer may be late, and a sleeping thread costs nothing
 _SILENT_AFTER = 30  # polls without an answer before it is said
 _DRAIN_TIMEOUT_S = 10.0
 _EC2_NOTICE_S = 120.0
 _PREEMPTION_S = 30.0
 _MAINTENANCE_S = 60.0  # with GPUs Google may say so up to an hour before; which it is, the notice does not tell
-_TOKEN_LIFETIME_S = 21600  # the longest that EC2 gives
-
-# What a metadata service that fails or talks nonsense for a moment raises.
-_UNANSWERED = (OSError, http.client.HTTPException, ValueError, KeyError)
 
 log = get_logger(__name__)
 
@@ -94,7 +89,7 @@ class Sentinel:
             try:
                 found = cloud.read()
                 unanswered = 0
-            except _UNANSWERED as error:
+            except UNANSWERED as error:
                 found = None
                 unanswered += 1
                 if unanswered == _SILENT_AFTER:
@@ -107,11 +102,11 @@ class Sentinel:
                 log.warning("%s; the run goes on", found.said)
             self._ending.wait(_POLL_S)
 
-    def _find_cloud(self) -> "_EC2 | _GCE | None":
+    def _find_cloud(self) -> "_EC2Watcher | _GoogleWatcher | None":
         for again in reversed(range(_TRIES)):
             try:
-                return _recognise(self._address)
-            except _NoTokenError as error:
+                return _watcher(recognise(self._address))
+            except NoTokenError as error:
                 if not again:
                     log.warning("the notice before EC2 takes a spot machine will not be seen: %s", error)
             except (TimeoutError, ConnectionResetError, http.client.HTTPException) as error:
@@ -166,56 +161,30 @@ def drain_this_node(deadline_s: float, *, message: str) -> None:
         log.warning("Ray could not be told that this machine goes, and may place new work on it: %s", reason)
 
 
-# --- The clouds ------------------------------------------------------------------------------------------------------
+# --- The clouds -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What the metadata service answered, by its own clock at `date`, to what was asked at `asked_at_s` of ours."""
-
-    status: int
-    text: str
-    asked_at_s: float
-    date: str | None
-    is_google: bool
-
-
-class _NoTokenError(http.client.HTTPException):
-    """EC2's metadata service wants a token of version 2, and gives none."""
-
-
-class _EC2:
-    """EC2's metadata service; without a token where it wants none (version 1)."""
-
-    def __init__(self, address: str, token: str) -> None:
-        self._address = address
-        self._token = token
+class _EC2Watcher:
+    def __init__(self, service: EC2) -> None:
+        self._service = service
 
     def read(self) -> Notice | None:
         """Return what it says of this machine's end, if anything."""
-        action = self._get("spot/instance-action")
+        action = self._service.get("spot/instance-action")
         if action.status == 200:
             told = json.loads(action.text)
             said = f"EC2 will {told['action']} this spot machine at {told['time']}"
             return Notice("terminate", said, _ec2_end(told["time"], action))
-        if self._get("events/recommendations/rebalance").status == 200:
+        if self._service.get("events/recommendations/rebalance").status == 200:
             return Notice("rebalance", "EC2 says that this spot machine is more likely than others to be taken soon")
         return None
 
-    def _get(self, item: str) -> _Answer:
-        path = f"/latest/meta-data/{item}"
-        answer = _ask(self._address, path, _token_header(self._token))
-        if answer.status != 401:
-            return answer
-        self._token = _new_token(self._address)  # it has expired
-        return _ask(self._address, path, _token_header(self._token))
 
+class _GoogleWatcher:
+    """Google's metadata server tells that the end is near, but not when that became known."""
 
-class _GCE:
-    """Google's metadata server, which tells that the end is near, but not when that became known."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, service: Google) -> None:
+        self._service = service
         self._quiet_at_s = time.monotonic()
 
     def read(self) -> Notice | None:
@@ -225,48 +194,22 @@ class _GCE:
         """
         asked_at_s = time.monotonic()
         # The notice may be as old as the last time that it was not there: its seconds count from then.
-        if self._get("preempted") == "TRUE":
+        if self._service.text("preempted") == "TRUE":
             return Notice("terminate", "Google preempts this spot machine", self._quiet_at_s + _PREEMPTION_S)
-        if self._get("maintenance-event") == "TERMINATE_ON_HOST_MAINTENANCE":
+        if self._service.text("maintenance-event") == "TERMINATE_ON_HOST_MAINTENANCE":
             said = "Google stops this machine for maintenance of its host"
             return Notice("terminate", said, self._quiet_at_s + _MAINTENANCE_S)
         self._quiet_at_s = asked_at_s
         return None
 
-    def _get(self, item: str) -> str:
-        answer = _ask(self._address, f"/computeMetadata/v1/instance/{item}", {"Metadata-Flavor": "Google"})
-        return answer.text.strip() if answer.status == 200 else ""
+
+def _watcher(service: EC2 | Google | None) -> _EC2Watcher | _GoogleWatcher | None:
+    if service is None:
+        return None
+    return _EC2Watcher(service) if isinstance(service, EC2) else _GoogleWatcher(service)
 
 
-def _recognise(address: str) -> _EC2 | _GCE | None:
-    """Find out whose metadata service this is; None where it is neither's."""
-    if _ask(address, "/", {"Metadata-Flavor": "Google"}).is_google:
-        return _GCE(address)
-    try:
-        token = _new_token(address)
-    except TimeoutError:  # the answer to this request alone dies on the way into a container (HttpPutResponseHopLimit)
-        token = ""
-    status = _ask(address, "/latest/meta-data/instance-id", _token_header(token)).status
-    if status == 401:
-        raise _NoTokenError(
-            "its metadata service gives this process no token; give the container the machine's own network "
-            "(docker run --network host)"
-        )
-    return _EC2(address, token) if status == 200 else None
-
-
-def _new_token(address: str) -> str:
-    """Return a token of version 2, empty where none is to be had."""
-    wanted = {"X-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_LIFETIME_S)}
-    answer = _ask(address, "/latest/api/token", wanted, method="PUT")
-    return answer.text if answer.status == 200 else ""
-
-
-def _token_header(token: str) -> dict[str, str]:
-    return {"X-aws-ec2-metadata-token": token} if token else {}
-
-
-def _ec2_end(time_text: str, answer: _Answer) -> float:
+def _ec2_end(time_text: str, answer: Answer) -> float:
     """When a machine is taken, on time.monotonic().
 
     The notice's time is by EC2's clock, and so is the Date of the answer that brings it: what lies between them is
@@ -278,19 +221,3 @@ def _ec2_end(time_text: str, answer: _Answer) -> float:
     if answer.date is not None:
         return answer.asked_at_s + end_s - parsedate_to_datetime(answer.date).timestamp() - 1
     return answer.asked_at_s + min(end_s - time.time(), _EC2_NOTICE_S)
-
-
-def _ask(address: str, path: str, headers: dict[str, str], *, method: str = "GET") -> _Answer:
-    """Send one request, past any proxy; raises OSError or HTTPException where there is no answer, 5xx and 429 too."""
-    asked_at_s = time.monotonic()
-    connection = http.client.HTTPConnection(address, timeout=_TIMEOUT_S)
-    try:
-        connection.request(method, path, headers=headers)
-        response = connection.getresponse()
-        text = response.read().decode(errors="replace")
-    finally:
-        connection.close()
-    if response.status >= 500 or response.status == 429:
-        raise http.client.HTTPException(f"{method} {path}: {response.status} {response.reason}")
-    is_google = response.getheader("Metadata-Flavor") == "Google"
-    return _Answer(response.status, text, asked_at_s, response.getheader("Date"), is_google)

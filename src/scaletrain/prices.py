@@ -1,19 +1,20 @@
-"""What machines cost an hour, asked of the cloud: never a number from this code, "unknown" where it is silent.
+"""What machines cost an hour, asked of the cloud first; where it is silent the dated table tells, and that is said.
 
 AWS: on-demand prices come from the Price List API (https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/price-changes.html),
 spot prices from EC2's own history of the last hour. Google: both from the Cloud Billing Catalog API, by CPUs, memory
 and GPUs (https://cloud.google.com/billing/docs/how-to/get-pricing-information-api). Disks, traffic and the bucket are
-not in them.
+not in them. What is neither told nor in the table (price_table.py) stays unknown.
 """
 
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 from scaletrain.log import get_logger
+from scaletrain.price_table import load_price_table
 
 PRICE_LIST_REGION = "us-east-1"  # the Price List API answers there for all regions
 
@@ -33,7 +34,10 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Machines:
-    """Some machines of one kind: at least and at most how many run; `usd_per_hour` is None where it is unknown."""
+    """Some machines of one kind: at least and at most how many run; `usd_per_hour` is None where it is unknown.
+
+    `as_of` is the day of a price that is from the table; None for one that the cloud told.
+    """
 
     instance_type: str
     market: Literal["spot", "on-demand"]
@@ -41,21 +45,29 @@ class Machines:
     most: int
     usd_per_hour: float | None
     workers: bool = True  # False for the head, which max_workers does not count
+    as_of: date | None = None
 
 
 @dataclass(frozen=True)
 class HourlyCost:
-    """What a cluster costs an hour in US dollars; None where the price of a machine in it is unknown."""
+    """What a cluster costs an hour in US dollars; None where the price of a machine in it is unknown.
+
+    `from_table` names the prices that the cloud did not tell, with their day.
+    """
 
     at_least: float | None
     at_most: float | None
     unknown: tuple[str, ...]
+    from_table: tuple[str, ...] = ()
 
     def display(self) -> str:
         """Return the cost as a user reads it."""
         if self.unknown:
             return f"unknown: no price was to be had for {', '.join(self.unknown)}"
-        return f"{self.at_least:.2f} to {self.at_most:.2f} USD, without disks and traffic"
+        range_text = f"{self.at_least:.2f} to {self.at_most:.2f} USD, without disks and traffic"
+        if not self.from_table:
+            return range_text
+        return f"{range_text}; the cloud did not tell, so the dated table did: {', '.join(self.from_table)}"
 
 
 def hourly_cost(machines: Iterable[Machines], *, max_workers: int) -> HourlyCost:
@@ -68,10 +80,19 @@ def hourly_cost(machines: Iterable[Machines], *, max_workers: int) -> HourlyCost
     unknown = tuple(sorted({f"{each.instance_type} ({each.market})" for each in needed if each.usd_per_hour is None}))
     if unknown:
         return HourlyCost(None, None, unknown)
+    dated = {f"{each.instance_type} ({each.market}) of {each.as_of}" for each in needed if each.as_of is not None}
     at_least = sum(each.least * (each.usd_per_hour or 0) for each in needed)
     extra = sorted((each.usd_per_hour or 0 for each in needed for _ in range(each.most - each.least)), reverse=True)
     room = max(0, max_workers - sum(each.least for each in needed if each.workers))
-    return HourlyCost(at_least, at_least + sum(extra[:room]), ())
+    return HourlyCost(at_least, at_least + sum(extra[:room]), (), tuple(sorted(dated)))
+
+
+def or_from_table(
+    asked: float | None, instance_type: str, market: Literal["spot", "on-demand"], *, region: str
+) -> tuple[float | None, date | None]:
+    """What the cloud told, or else the dated table's price with its day."""
+    found = load_price_table().row(instance_type, market, region=region) if asked is None else None
+    return (found[0], found[1].as_of) if found is not None else (asked, None)
 
 
 def price_per_hour(

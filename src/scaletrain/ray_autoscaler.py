@@ -47,11 +47,15 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class MachineType:
-    """A type of machine that the autoscaler may start: `resources` of one, and how many at most."""
+    """A type of machine that the autoscaler may start: `resources` of one, and how many at most.
+
+    `instance_type` is the cloud's name for it, None for machines of one's own.
+    """
 
     name: str
     max_count: int
     resources: Mapping[str, float]
+    instance_type: str | None = None
 
     def room_for(self, bundle: Mapping[str, float]) -> int:
         """How many workers, each of which needs `bundle`, fit on all machines of this type."""
@@ -127,7 +131,8 @@ def machine_types(path: Path = _ON_THE_HEAD) -> tuple[MachineType, ...]:
         resources = kind.get("resources") or {}
         most = min(int(kind.get("max_workers", tree.get("max_workers", 0))), int(tree.get("max_workers", 0)))
         if name != head and resources and most:
-            types.append(MachineType(name, most, resources))
+            node = kind.get("node_config") or {}
+            types.append(MachineType(name, most, resources, node.get("InstanceType") or node.get("machineType")))
     return tuple(types)
 
 

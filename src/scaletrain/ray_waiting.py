@@ -13,7 +13,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from scaletrain import ray_autoscaler
+from scaletrain import policy, ray_autoscaler
 from scaletrain.errors import ClusterError, Interrupted
 from scaletrain.log import get_logger
 from scaletrain.ray_autoscaler import ClusterState, MachineType
@@ -21,9 +21,6 @@ from scaletrain.ray_autoscaler import ClusterState, MachineType
 _POLL_S = 1.0
 _STATE_POLL_S = 5.0
 _REMIND_S = 60.0
-_SETTLE_S = 10.0  # for the autoscaler to see what is missing
-_GRACE_S = 180.0  # for more than the minimum, while machines are on their way
-_EAGER_S = 2.0  # for Ray to say where places are that there is room for
 _GROUP = "group_"
 
 log = get_logger(__name__)
@@ -106,7 +103,7 @@ def wait_for_places(
     where the least number does not come, Interrupted where `should_stop`, which is asked every second, says so.
     """
     autoscales = bool(ray_autoscaler.machine_types())
-    began, share_s = datetime.now(), wait_s / len(candidates)
+    began, share_s = datetime.now(), policy.share_of_wait_s(wait_s, len(candidates))
     told: set[str] = set()
     for candidate in candidates:
         ready = _Wait(demand, candidate, began=began, autoscales=autoscales, told=told, eager=eager).until(
@@ -203,13 +200,15 @@ class _Wait:
                 time.sleep(min(_POLL_S, 0.1 + waited_s / 4))  # where all is there already, nobody waits a second
 
     def _nothing_more(self, waited_s: float) -> bool:
-        if self._eager:
-            return waited_s - self._changed_s > _EAGER_S
-        if not self._autoscales:
-            return waited_s > _POLL_S
-        self._look(waited_s)
-        nothing_coming = self._state is None or self._state.coming == 0
-        return waited_s >= _GRACE_S or (nothing_coming and waited_s >= _SETTLE_S)
+        if self._autoscales and not self._eager:
+            self._look(waited_s)
+        return policy.takes_what_is_there(
+            waited_s,
+            unchanged_s=waited_s - self._changed_s,
+            is_coming=self._state is not None and self._state.coming > 0,
+            autoscales=self._autoscales,
+            eager=self._eager,
+        )
 
     def _say(self, ready: int, waited_s: float, wait_s: float) -> None:
         """Tell what is there and what is coming, when that changes and once a minute; each failure once."""

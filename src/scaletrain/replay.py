@@ -209,7 +209,7 @@ def _sample_ids(plan: ReadPlan) -> list[int]:
 def _ranks(config: Config, world_size: int) -> list[int]:
     """Which worker had each row of a step: micro batches are dealt round the ranks in order."""
     train = config.train
-    return [place // train.micro_batch_size % world_size for place in range(train.global_batch_size)]
+    return [place // train.micro_rows % world_size for place in range(train.global_batch_size)]
 
 
 def _show(micro_batches: Sequence[MicroBatch], tokenizer: Any, debug: Any, rows: int) -> None:
@@ -232,7 +232,7 @@ def _losses(
         start = _nearest(job.run, step)
         first_step = start.step if start else 0
         before = range(first_step + 1, step)
-        plan = _plan(job, index, before, micro_batch_size=job.config.train.micro_batch_size)
+        plan = _plan(job, index, before, micro_batch_size=job.config.train.micro_rows)
         engine = start_engine(job, plan)
         if start is not None:
             complaint = state.load(engine, job.run.checkpoint(start.step), start)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from scaletrain import checkpoint, storage
 from scaletrain.attempts import read_attempts
+from scaletrain.cost import CostAccount
 from scaletrain.errors import CheckpointError, NotFoundError
 from scaletrain.goodput import TimeAccount, time_table
 from scaletrain.layout import RunLayout, step_of
@@ -89,8 +90,8 @@ def runs_table(runs: list[RunState]) -> "Table":
     return table
 
 
-def run_display(run: RunState, time: TimeAccount) -> "RenderableType":
-    """One run, and where its time went, as a person reads it."""
+def run_display(run: RunState, time: TimeAccount, cost: CostAccount) -> "RenderableType":
+    """One run, and where its time and its money went, as a person reads it."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -107,7 +108,16 @@ def run_display(run: RunState, time: TimeAccount) -> "RenderableType":
         )
     lines = [f"{run.name}: step {run.step} committed, {run.attempts} attempts", run.url]
     lines += [f"  {name}: {value}" for name, value in run.last_metrics.items()]
-    return Group(Text("\n".join(lines)), table, *([time_table(time)] if time.attempts else []))
+    parts: list[RenderableType] = [Text("\n".join(lines)), table]
+    if time.attempts:
+        parts += [time_table(time, cost.by_part), Text(_cost_line(cost))]
+    return Group(*parts)
+
+
+def _cost_line(cost: CostAccount) -> str:
+    if cost.usd is None:
+        return "cost: unknown, as a machine's price is (see docs/money.md: budget.usd_per_machine_hour, budget.prices)"
+    return f"cost: {cost.usd:,.2f} USD, {cost.lost_work_usd:,.2f} of them for lost work"
 
 
 def _checkpoints(run: RunLayout) -> list[CheckpointState]:

@@ -44,12 +44,13 @@ def test_a_file_filled_by_init_has_no_problems(project: ClusterProject) -> None:
     assert facts["gpu_spot"] == "0 to 4 x g6.xlarge, spot"
 
 
-def test_prices_that_aws_does_not_tell_are_unknown(project: ClusterProject) -> None:
-    """The emulated AWS has no price list: no number is invented."""
+def test_prices_that_aws_does_not_tell_are_the_dated_table_s(project: ClusterProject) -> None:
+    """The emulated AWS has no price list: the table tells, and is said to."""
     found = check_cluster(project.file)
-    assert found.cost is not None and found.cost.at_least is None
-    assert "unknown: no price was to be had for m7i.xlarge (on-demand)" in dict(found.facts)["an hour"]
-    assert found.record()["usd_per_hour_at_least"] is None
+    assert found.cost is not None and found.cost.at_least == pytest.approx(0.2016)
+    told = dict(found.facts)["an hour"]
+    assert "the cloud did not tell, so the dated table did: " in told and "m7i.xlarge (on-demand) of 20" in told
+    assert found.record()["usd_per_hour_at_least"] == pytest.approx(0.2016)
 
 
 def test_all_that_is_wrong_comes_at_once(project: ClusterProject) -> None:

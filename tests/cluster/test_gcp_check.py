@@ -38,16 +38,16 @@ def assert_found(project: ClusterProject, *parts: str) -> None:
 
 
 def test_a_file_filled_by_init_has_no_problems(filled: ClusterProject) -> None:
-    """And says what it would be; no price is invented where none is told, and why none is."""
+    """And says what it would be; a price that is not told is the dated table's, which is said, and why."""
     found = check_cluster(filled.file)
     assert found.problems == ()
     facts = dict(found.facts)
     assert facts["account"] == f"Google Cloud project {PROJECT} in us-central1, as owner@example.com"
     assert facts["gpu_spot"] == "0 to 4 x g2-standard-8, spot"
     assert facts["quotas"] == "suffice"
-    assert facts["an hour"].startswith("unknown: no price was to be had for e2-standard-4 (on-demand)")
+    assert "the dated table did: " in facts["an hour"] and "e2-standard-4 (on-demand) of 20" in facts["an hour"]
     assert "; looking at the prices: " in facts["an hour"]
-    assert found.record()["usd_per_hour_at_most"] is None
+    assert found.record()["usd_per_hour_at_least"] == pytest.approx(0.134, abs=0.001)
 
 
 def test_a_file_with_secrets_and_the_default_account(filled: ClusterProject) -> None:

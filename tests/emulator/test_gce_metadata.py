@@ -46,6 +46,14 @@ def test_a_machine_learns_who_it_is(gce: EmulatedCloud, instance: Instance) -> N
     assert metadata(gce, instance, "instance/nothing")[0] == 404
 
 
+def test_a_machine_knows_by_what_its_price_is_looked_up(gce: EmulatedCloud, instance: Instance) -> None:
+    """Its type, market and region, as scaletrain reads them there."""
+    program = "from scaletrain.this_machine import find_this_machine as find; print(find(ask=True))"
+    done = gce.on_machine(instance, ["/opt/scaletrain/venv/bin/python", "-c", program], timeout_s=60)
+    assert done.returncode == 0, done.stdout
+    assert f"market='on-demand', region='{gce.region}'" in done.stdout and "machine_type='" in done.stdout
+
+
 def test_only_who_sends_the_header_is_answered(gce: EmulatedCloud, instance: Instance) -> None:
     """And nobody to whom the request was forwarded; the laptop is no machine."""
     assert metadata(gce, instance, "instance/name", "-H", "X: y")[0] == 403

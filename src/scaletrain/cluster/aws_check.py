@@ -14,7 +14,7 @@ from scaletrain.cluster.aws_rights import (
 from scaletrain.cluster.cluster_file import ClusterFile
 from scaletrain.cluster.problems import answers, quota_fact
 from scaletrain.errors import ScaletrainError
-from scaletrain.prices import PRICE_LIST_REGION, HourlyCost, Machines, hourly_cost, price_per_hour
+from scaletrain.prices import PRICE_LIST_REGION, HourlyCost, Machines, hourly_cost, or_from_table, price_per_hour
 
 
 def check_aws(file: ClusterFile, problems: list[str], facts: list[tuple[str, str]]) -> HourlyCost | None:
@@ -67,9 +67,10 @@ def _cost(account: Account, file: ClusterFile) -> HourlyCost:
         if kind.instance_type is None or kind.market is None or not (is_head or kind.max_workers):
             continue
         zone = subnet_zone(account, kind)
-        price = price_per_hour(
+        asked = price_per_hour(
             kind.instance_type, kind.market, region=account.region, zone=zone, ec2=ec2, pricing=pricing
         )
+        price, as_of = or_from_table(asked, kind.instance_type, kind.market, region=account.region)
         least, most = (1, 1) if is_head else (kind.min_workers, kind.max_workers)
-        machines.append(Machines(kind.instance_type, kind.market, least, most, price, workers=not is_head))
+        machines.append(Machines(kind.instance_type, kind.market, least, most, price, workers=not is_head, as_of=as_of))
     return hourly_cost(machines, max_workers=file.max_workers)

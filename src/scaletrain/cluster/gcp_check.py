@@ -15,7 +15,14 @@ from scaletrain.cluster.gcp_rights import (
 )
 from scaletrain.cluster.problems import answers, quota_fact
 from scaletrain.errors import ScaletrainError
-from scaletrain.prices import HourlyCost, Machines, google_price_list, google_price_per_hour, hourly_cost
+from scaletrain.prices import (
+    HourlyCost,
+    Machines,
+    google_price_list,
+    google_price_per_hour,
+    hourly_cost,
+    or_from_table,
+)
 
 
 def check_gcp(file: ClusterFile, problems: list[str], facts: list[tuple[str, str]]) -> HourlyCost | None:
@@ -55,7 +62,7 @@ def check_gcp(file: ClusterFile, problems: list[str], facts: list[tuple[str, str
     problems.extend(answers(questions))
     facts.append(quota_fact(problems, quotas_unknown))
     prices, why_not = _price_list(project)
-    cost = _cost(prices, file, kinds)
+    cost = _cost(prices, file, kinds, region=project.region)
     facts.append(("an hour", "; ".join(filter(None, (cost.display(), why_not)))))
     return cost
 
@@ -69,16 +76,18 @@ def _price_list(project: Project) -> tuple[list[dict[str, Any]], str]:
         return [], str(error)
 
 
-def _cost(prices: list[dict[str, Any]], file: ClusterFile, kinds: dict[str, MachineFacts]) -> HourlyCost:
+def _cost(
+    prices: list[dict[str, Any]], file: ClusterFile, kinds: dict[str, MachineFacts], *, region: str
+) -> HourlyCost:
     machines = []
     for kind in file.node_types:
         is_head = kind.name == file.head_node_type
         if kind.instance_type is None or kind.market is None or not (is_head or kind.max_workers):
             continue
         facts = kinds.get(kind.name)
-        price = None
+        asked = None
         if facts is not None:
-            price = google_price_per_hour(
+            asked = google_price_per_hour(
                 prices,
                 kind.instance_type,
                 kind.market,
@@ -87,6 +96,7 @@ def _cost(prices: list[dict[str, Any]], file: ClusterFile, kinds: dict[str, Mach
                 gpus=facts.gpus,
                 gpu_type=facts.gpu_type,
             )
+        price, as_of = or_from_table(asked, kind.instance_type, kind.market, region=region)
         least, most = (1, 1) if is_head else (kind.min_workers, kind.max_workers)
-        machines.append(Machines(kind.instance_type, kind.market, least, most, price, workers=not is_head))
+        machines.append(Machines(kind.instance_type, kind.market, least, most, price, workers=not is_head, as_of=as_of))
     return hourly_cost(machines, max_workers=file.max_workers)

@@ -45,9 +45,14 @@ def materialise(
         return _materialise_random(section, root, seed, corpus_texts)
     assert section.source is not None
     source = sources.locate(section.source, section.revision)
-    url = _url(root, source.name, source.fingerprint())
+    url = pretrained_url(source, root)
     _make_once(url, section.source, lambda folder: sources.assemble(source, folder))
     return url
+
+
+def pretrained_url(source: sources.Source, root: str) -> str:
+    """Where a pretrained model lies in the bucket, once it is there."""
+    return _url(root, source.name, source.fingerprint())
 
 
 def check_seq_len(model_url: str, seq_len: int) -> None:
@@ -110,13 +115,18 @@ def load_model(
 
 
 def _attention_for(folder: Path, wanted: Attention) -> str:
-    """transformers' name of the attention to use for a model."""
+    """transformers' name of the attention to use for the model in a folder."""
     from transformers import AutoConfig
 
+    return attention_name(AutoConfig.from_pretrained(folder), wanted)
+
+
+def attention_name(config: Any, wanted: Attention) -> str:
+    """transformers' name of the attention to use for a model with this configuration."""
     from scaletrain.model import attention
 
     if wanted == "varlen":
-        lacks = attention.varlen_lacks(AutoConfig.from_pretrained(folder))
+        lacks = attention.varlen_lacks(config)
         if lacks is None:
             attention.register_varlen()
             return attention.VARLEN

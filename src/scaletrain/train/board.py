@@ -1,4 +1,4 @@
-"""The board: a small actor beside the driver, where workers leave lines of metrics and errors for it.
+"""The board: a small actor beside the driver, where workers leave lines of metrics, warnings and errors for it.
 
 Its environment is that of Ray Train's controller, and so it has spares started for all that an attempt needs here.
 """
@@ -9,10 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from scaletrain.errors import ScaletrainError
+from scaletrain.log import get_logger
 from scaletrain.train import spares
 
 _PROCESSES = 6  # the controller, its four helpers, and a board
 _AFTER_S = 2 * spares.AFTER_S  # the workers' spares come first: they are worth more
+
+log = get_logger(__name__)
 
 
 def start_board() -> Any:
@@ -26,10 +29,13 @@ def start_board() -> Any:
 
 
 def take_lines(board: Any, on_lines: Callable[[Sequence[bytes]], None]) -> Sequence[bytes]:
-    """Hand the lines that have come since the last call to `on_lines`, and return them."""
+    """Hand the lines that have come since the last call to `on_lines`, and return them; warnings go to the log."""
     import ray
 
-    lines: list[bytes] = ray.get(board.take_lines.remote())
+    lines: list[bytes]
+    lines, warnings = ray.get(board.take_lines.remote())
+    for warning in warnings:
+        log.warning("%s", warning)
     on_lines(lines)
     return lines
 
@@ -46,6 +52,7 @@ class Board:
 
     def __init__(self) -> None:
         self._lines: list[bytes] = []
+        self._warnings: list[str] = []
         self._has_spares = False
         self._error: ScaletrainError | None = None
 
@@ -55,9 +62,12 @@ class Board:
             self._has_spares = True
             threading.Timer(_AFTER_S, _start_spares).start()
 
-    def take_lines(self) -> list[bytes]:
-        lines, self._lines = self._lines, []
-        return lines
+    def add_warning(self, warning: str) -> None:
+        self._warnings.append(warning)
+
+    def take_lines(self) -> tuple[list[bytes], list[str]]:
+        found, self._lines, self._warnings = (self._lines, self._warnings), [], []
+        return found
 
     def add_error(self, error: ScaletrainError) -> None:
         self._error = self._error or error

@@ -74,6 +74,8 @@ def _status(metrics: dict[str, Any]) -> str:
     ]
     if metrics.get("mfu") is not None:
         parts.append(f"MFU {metrics['mfu']:.1%}")
+    if metrics.get("cost_usd") is not None:
+        parts.append(f"{metrics['cost_usd']:,.2f} USD")
     if "validation_perplexity" in metrics:
         parts.append(f"validation perplexity {metrics['validation_perplexity']:.2f}")
     return "  ".join(parts)

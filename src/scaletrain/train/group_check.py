@@ -119,9 +119,11 @@ def _train(config: Config, worker: Any) -> tuple[list[float], float]:
 
     from scaletrain.train import zero
 
-    wanted = config.model_copy(update={"zero": ZeroSection(stage=3)})  # type: ignore[call-arg]
+    rows = 1 if config.train.micro_batch_size == "auto" else config.train.micro_batch_size
+    section = config.train.model_copy(update={"micro_batch_size": rows})
+    wanted = config.model_copy(update={"train": section, "zero": ZeroSection(stage=3)})  # type: ignore[call-arg]
     engine = zero.build_engine(_random_model(worker), wanted, rounds=1, precision="fp32")
-    inputs = _random_rows(worker, rows=config.train.micro_batch_size)
+    inputs = _random_rows(worker, rows=rows)
     tokens = inputs["labels"].numel() * worker.world_size
     times, loss = [], torch.zeros(())
     for _ in range(STEPS):

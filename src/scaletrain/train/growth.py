@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import orjson
 
+from scaletrain import policy
 from scaletrain.log import get_logger
 from scaletrain.ray_waiting import Reservation
 from scaletrain.train.waiting import WorkerGroup
 
 _LOOK_S = 2.0
-_SETTLE_S = 5.0  # machines that were asked for together come a little apart
-_NOT_WORTH_S = 120.0  # with less left to train than this
 
 log = get_logger(__name__)
 
@@ -44,11 +43,10 @@ class Growth:
         """Take in the lines of metrics of the steps that were made since the last call."""
         if not lines or self._missing == 0:
             return
-        worth_it = self._left_s(orjson.loads(lines[-1])) > _NOT_WORTH_S
+        worth_it = policy.growth_is_worth_it(self._left_s(orjson.loads(lines[-1])))
         if worth_it and self._places is None:
             self._places = Reservation(self._group.resources, self._missing)
-            now = self._clock()
-            self._worth_it_at = now + (now - self._began)
+            self._worth_it_at = policy.growth_from_s(began_s=self._began, first_step_s=self._clock())
         elif not worth_it:
             self.release()
             self._missing = 0
@@ -62,10 +60,16 @@ class Growth:
         there = self._places.count()
         if there != self._there:
             self._there, self._changed_at = there, now
-        if there and now >= self._worth_it_at and (there == self._missing or now - self._changed_at >= _SETTLE_S):
+        grows = policy.should_grow(
+            there=there,
+            missing=self._missing,
+            now_s=now,
+            from_s=self._worth_it_at,
+            unchanged_s=now - self._changed_at,
+        )
+        if grows:
             log.info("%d more workers could be had: saving, and going on with them", there)
-            return True
-        return False
+        return grows
 
     def release(self) -> None:
         """Give back what was asked for."""

@@ -4,9 +4,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 from scaletrain.config import Config
+from scaletrain.cost import Prices
 from scaletrain.devices import Attention
 from scaletrain.layout import RunLayout
 from scaletrain.model.kernels import Kernels
+from scaletrain.this_machine import Machine
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """What counting a run's cost takes: the driver's machine (a cluster's head), and what machines cost.
+
+    `asks_cloud`: each worker's machine asks its metadata service what it is.
+    """
+
+    driver: Machine
+    prices: Prices
+    asks_cloud: bool
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,7 @@ class Job:
     attention: Attention
     reader: Literal["ray", "local"]
     kernels: Kernels = "plain"
+    accounting: Accounting | None = None  # None: nobody counts what it costs
 
     @property
     def run(self) -> RunLayout:

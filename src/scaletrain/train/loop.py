@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from scaletrain import attempts
+from scaletrain import attempts, policy
 from scaletrain.data.loader import ReadPlan, StepBatch, sample_ids
 from scaletrain.data.shards import DatasetIndex, load_index
 from scaletrain.devices import memory_bytes, peak_flops
@@ -23,6 +23,7 @@ from scaletrain.train import debug, ledger, start, state
 from scaletrain.train.garbage import Garbage
 from scaletrain.train.job import Job
 from scaletrain.train.phases import Phases
+from scaletrain.train.purse import PurseBeingOpened
 from scaletrain.train.records import Records
 from scaletrain.train.saver import Position, Saver
 from scaletrain.train.step import Wishes, forward, run_step
@@ -40,6 +41,7 @@ def train(
     must_leave: Callable[[], bool] = lambda: False,
     left_s: Callable[[], float] = lambda: math.inf,
     on_lines: Callable[[Sequence[bytes]], None] | None = None,
+    warn: Callable[[str], object] = log.warning,
     phases: Phases | None = None,
 ) -> int:
     """Train from the newest commit to the last step, or until asked to stop; returns the last committed step.
@@ -47,7 +49,8 @@ def train(
     Every worker of the attempt calls it, with the process group up. Once a step `should_stop` is asked on rank 0, and
     `must_leave` on every rank: whether its machine is about to be taken away, so that all save and end. Where less time
     is left until then (`left_s`) than saves take, all end without. `on_lines` gets rank 0's new lines of metrics, twice
-    a second. Raises TrainingError (a loss that is never finite), DataError, CheckpointError, StorageError.
+    a second, and `warn` what a user should hear of. Raises TrainingError (a loss that is never finite), BudgetError
+    (rank 0, once all have saved), DataError, CheckpointError, StorageError.
     """
     phases = phases or Phases()
     newest = start.newest_commit(job, worker)
@@ -55,6 +58,7 @@ def train(
     if newest is not None and newest.step >= job.last_step:
         return newest.step
     config, index = job.config, load_index(job.dataset_url)
+    being_opened = PurseBeingOpened(job, worker, warn=warn)
 
     with ExitStack() as stack:
         # Reading starts first: its start-up hides behind the engine's.
@@ -70,6 +74,7 @@ def train(
         if worker.rank == 0:
             attempts.check_newest(job.run, job.attempt)
             attempts.begin(job.run, job.attempt, position.step)
+        purse = being_opened.open()
         records = _open_records(stack, job, worker, on_lines)
         profiler = _open_debug_tools(stack, job, worker, engine, position.step)
         saver = stack.enter_context(Saver(engine, job, worker))
@@ -78,7 +83,8 @@ def train(
         phases.ended("ready")
 
         def ask() -> Wishes:
-            stop, leave, save_failed = worker.rank == 0 and should_stop(), must_leave(), saver.failed
+            stop = worker.rank == 0 and (should_stop() or purse.must_stop(saver.fits))
+            leave, save_failed = must_leave(), saver.failed
             too_late = leave and not saver.fits(left_s())
             if too_late:
                 log.warning("this machine goes before a save could be made: going on from the last one")
@@ -127,7 +133,10 @@ def train(
                     validation_loss=validation,
                     validation_perplexity=math.exp(validation) if validation is not None else None,
                     skipped=totals.skipped or None,
+                    usd_per_hour=purse.usd_per_hour,
+                    cost_usd=purse.spent().usd,
                 )
+                purse.step_ended(position.step, metrics.step_s)
                 records.write(metrics, line)
             if is_first:
                 phases.ended("first_step")
@@ -138,7 +147,7 @@ def train(
                 profiler.step()
             garbage.step_ended()
             ending = totals.wishes.stop or totals.wishes.leave or position.step == job.last_step
-            is_due = ending or position.step % config.checkpoint.every_steps == 0
+            is_due = policy.save_is_due(position.step, every_steps=config.checkpoint.every_steps, ending=ending)
             if is_due and not totals.wishes.too_late:
                 saver.save(position, before_commit=records.flush if records is not None else _nothing)
                 position = replace(position, parent_step=position.step)
@@ -146,6 +155,8 @@ def train(
             if ending:
                 break
         saver.finish()
+    if position.step < job.last_step:
+        purse.check_spent(position.parent_step or 0)
     return position.parent_step or 0
 
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
-from scaletrain import checkpoint, ray_autoscaler, ray_cluster, storage
+from scaletrain import checkpoint, policy, ray_autoscaler, ray_cluster, storage
 from scaletrain.config import Config, WorkerRange
 from scaletrain.errors import NotFoundError, ScaletrainError, TrainingError
 from scaletrain.log import get_logger, setup_logging
@@ -26,7 +26,6 @@ from scaletrain.train.job import Job
 from scaletrain.train.waiting import WorkerGroup, wait_for_workers
 from scaletrain.train.worker import Worker, available_cpus
 
-MAX_FRUITLESS_RESTARTS = 3
 _POLL_S = 0.5
 _STOP_POLL_S = 1.0
 _REGROUP = b"regroup"  # a stop request that only ends the attempt
@@ -83,7 +82,7 @@ def run_on_ray(
         except _WorkersLost as lost:
             after = checkpoint.latest(job.run)
             fruitless = 0 if after != before else fruitless + 1
-            if stop.is_set() or fruitless >= MAX_FRUITLESS_RESTARTS:
+            if stop.is_set() or policy.gives_up(fruitless):
                 raise TrainingError(
                     f"workers were lost {fruitless} times without a commit in between: {lost}"
                 ) from lost
@@ -205,6 +204,7 @@ def _worker(settings: dict[str, Any]) -> None:
                 must_leave=lambda: sentinel is not None and sentinel.notice is not None,
                 left_s=lambda: notice.left_s() if sentinel and (notice := sentinel.notice) else math.inf,
                 on_lines=lambda lines: board.add_lines.remote(list(lines)),
+                warn=board.add_warning.remote,
                 phases=phases,
             )
     except ScaletrainError as error:

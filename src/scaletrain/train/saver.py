@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from scaletrain import attempts, storage
+from scaletrain import attempts, policy, storage
 from scaletrain.checkpoint import (
     Committed,
     Extent,
@@ -127,16 +127,10 @@ class Saver:
         return self._failure is not None
 
     def fits(self, left_s: float) -> bool:
-        """Whether this rank could do its part of a new save in that time, going by its last one; True before the first.
-
-        Nothing is put on top: a save that comes too late costs the seconds that were left, one that was not tried the
-        steps since the last.
-        """
-        if self._takes_s is None:
-            return True
+        """Whether this rank could do its part of a new save in that time, going by its last one."""
         is_under_way = not (self._stored and self._committed)
-        before_s = self._takes_s - (time.monotonic() - self._began_at_s) if is_under_way else 0.0
-        return max(0.0, before_s) + self._takes_s <= left_s
+        under_way_for_s = time.monotonic() - self._began_at_s if is_under_way else None
+        return policy.save_fits(left_s, takes_s=self._takes_s, under_way_for_s=under_way_for_s)
 
     def finish(self) -> None:
         """Wait for the save that is under way; every rank must call it, and every rank raises where one failed."""

@@ -117,7 +117,7 @@ def _read_plan(job: Job, worker: Worker, index: DatasetIndex, first_step: int) -
         index=index,
         seed=job.config.seed,
         global_batch_size=job.config.train.global_batch_size,
-        micro_batch_size=job.config.train.micro_batch_size,
+        micro_batch_size=job.config.train.micro_rows,
         world_size=worker.world_size,
         rank=worker.rank,
         first_step=first_step,

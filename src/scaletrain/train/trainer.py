@@ -9,22 +9,28 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
-from scaletrain import attempts, checkpoint, devices, storage
+from scaletrain import attempts, checkpoint, devices, ray_cluster, storage
 from scaletrain.config import Config
 from scaletrain.config_file import check_resume, dump_config, load_config
+from scaletrain.cost import Prices, check_budget, rate_of, read_history
 from scaletrain.data.prepare import Prepared, prepare
 from scaletrain.data.shards import DatasetIndex, load_index
-from scaletrain.errors import DataError, Interrupted
+from scaletrain.errors import BudgetError, ConfigError, DataError, Interrupted
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
 from scaletrain.model.kernels import resolve_kernels
+from scaletrain.price_table import read_price_table
 from scaletrain.run_inputs import inputs_of, is_there
 from scaletrain.stop_request import StopRequest
-from scaletrain.train import on_ray
+from scaletrain.this_machine import find_this_machine, looks_rented
+from scaletrain.train import micro_batch, on_ray
 from scaletrain.train.display import Display
-from scaletrain.train.job import Job
+from scaletrain.train.job import Accounting, Job
 from scaletrain.train.local import run_local
+from scaletrain.train.on_worker import on_a_worker
+from scaletrain.train.planned import keep_plan
 
 _STOPPING = "stopping: the step is finished and saved first (once more: stop at once, unsaved)"
 
@@ -48,17 +54,19 @@ class Summary:
 def train(config: Config, *, local: bool) -> Summary:
     """Train until the last step, `debug.stop_after`, or a signal; the same call goes on where the last one ended.
 
-    Raises Interrupted (after the state was saved), and whatever ScaletrainError ended the run.
+    Raises Interrupted (after the state was saved), BudgetError (likewise), and whatever ScaletrainError ended the run.
     """
     storage.configure(config.storage.root, config.storage.options)
     config = _with_absolute_root(config)
+    accounting = _accounting(config)
     with nullcontext() if local else on_ray.cluster(config):
         device = devices.resolve_device(
             config.train.device, gpus=devices.count_local_gpus() if local else on_ray.count_gpus()
         )
         devices.check_gpus(config, device)
         prepared = _inputs(config, use_ray=not local)
-        total_steps = count_steps(config, load_index(prepared.dataset_url))
+        index = load_index(prepared.dataset_url)
+        total_steps = count_steps(config, index)
         precision = devices.resolve_precision(config.train.precision, device)
         job = Job(
             config=config,
@@ -71,8 +79,11 @@ def train(config: Config, *, local: bool) -> Summary:
             attention=devices.resolve_attention(config.model.attention, device, precision),
             kernels=resolve_kernels(config.model.kernels, device, zero_stage=config.zero.stage),
             reader="local" if local else "ray",
+            accounting=accounting,
         )
-        _settle_config(job.run, config)
+        job = replace(job, config=micro_batch.settle(job, on_a_worker=partial(on_a_worker, job)))
+        _settle_config(job.run, job.config)
+        keep_plan(job, index)
         return _run(job, local=local)
 
 
@@ -98,6 +109,24 @@ def _run(job: Job, *, local: bool) -> Summary:
     if step < job.last_step:
         raise Interrupted(f"stopped at step {step} of {job.total_steps}, saved; the same command goes on from there")
     return Summary(run.url, step, job.total_steps, first_step)
+
+
+def _accounting(config: Config) -> Accounting:
+    """Find out what machines cost; raises ConfigError, before anything is started, where no budget is left for them."""
+    budget, run = config.budget, RunLayout(config.storage.root, config.name)
+    own = read_price_table(budget.prices) if budget.prices is not None else None
+    prices = Prices(budget.usd_per_machine_hour, own)
+    asks_cloud = ray_cluster.address() is not None or looks_rented()
+    accounting = Accounting(find_this_machine(ask=asks_cloud), prices, asks_cloud)
+    is_done = config.train.steps is not None and _committed_step(run) >= config.train.steps
+    if (budget.usd is not None or budget.hours is not None) and not is_done:
+        rate = rate_of([accounting.driver], prices)
+        history = read_history(run, attempts.read_attempts(run).newest + 1, prices)
+        try:
+            check_budget(budget, history.spent(rate.usd_per_hour), rate)
+        except BudgetError as error:
+            raise ConfigError(str(error)) from error
+    return accounting
 
 
 def count_steps(config: Config, index: DatasetIndex) -> int:

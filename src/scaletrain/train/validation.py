@@ -25,7 +25,7 @@ def validation_loss(
     the rows do not divide, the last ones run the first micro batch again, with no weight.
     """
     rows = min(index.splits["validation"].rows, train.evaluate_rows)
-    passes = -(-rows // (train.micro_batch_size * worker.world_size))
+    passes = -(-rows // (train.micro_rows * worker.world_size))
     mine = list(_micro_batches(dataset_url, index, train, worker.rank, worker.world_size))
     filler = mine[0] if mine else next(_micro_batches(dataset_url, index, train, 0, worker.world_size))
     totals = torch.zeros(2, dtype=torch.float64, device=worker.device)
@@ -51,6 +51,6 @@ def _micro_batches(
         split="validation",
         rank=rank,
         world_size=world_size,
-        micro_batch_size=train.micro_batch_size,
+        micro_batch_size=train.micro_rows,
         max_rows=train.evaluate_rows,
     )

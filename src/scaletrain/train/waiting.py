@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from scaletrain import ray_autoscaler, ray_cluster
+from scaletrain import policy, ray_autoscaler, ray_cluster
 from scaletrain.config import ScalingSection, WorkerRange
 from scaletrain.errors import ClusterError, DeviceError
-from scaletrain.ray_waiting import Demand, cluster_resources, find_candidates, shown, wait_for_places
+from scaletrain.ray_waiting import Candidate, Demand, cluster_resources, find_candidates, shown, wait_for_places
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def wait_for_workers(
         needed=f"the {least} workers that the run needs at least",
         alternative="lower scaling.workers",
     )
-    candidates = sorted(find_candidates(demand), key=lambda each: -each.room_now())
+    candidates = policy.order_candidates(find_candidates(demand), room_now=Candidate.room_now)
     ready, candidate = wait_for_places(demand, candidates, wait_s=wait_s, should_stop=should_stop, eager=eager)
     return WorkerGroup(ready, candidate.bundle, most=most if candidate.most is None else min(most, candidate.most))
 

@@ -51,7 +51,7 @@ def deepspeed_config(config: Config, *, rounds: int, precision: str) -> dict[str
         section["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     bf16_weights = precision == "bf16" and zero.stage > 0
     return {
-        "train_micro_batch_size_per_gpu": config.train.micro_batch_size,
+        "train_micro_batch_size_per_gpu": config.train.micro_rows,
         "gradient_accumulation_steps": rounds,
         "gradient_clipping": config.train.max_grad_norm,
         "zero_optimization": section,

@@ -1,0 +1,110 @@
+"""train/micro_batch.py: as many rows at once as fit, found by forecast and by probe, and kept for the run's life."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scaletrain import storage
+from scaletrain.config import ModelSection
+from scaletrain.config_file import dump_config, load_config
+from scaletrain.errors import ConfigError
+from scaletrain.plan.memory import Amount
+from scaletrain.train.job import Job
+from scaletrain.train.micro_batch import largest, make_a_pass, settle
+from tiny import tiny_config, tiny_model_folder
+
+
+def a_job(folder: Path, *, micro_batch_size: int | str = "auto") -> Job:
+    """A local job on a tiny model, whose micro batch is not settled."""
+    model = folder / "model"
+    if not model.exists():
+        tiny_model_folder(model)
+    config = tiny_config(str(folder), ModelSection.model_validate({"source": str(model)}))
+    section = config.train.model_copy(update={"micro_batch_size": micro_batch_size, "global_batch_size": 12})
+    return Job(
+        config=config.model_copy(update={"train": section}),
+        dataset_url="data/none",
+        model_url=str(model),
+        attempt=0,
+        total_steps=10,
+        device="cpu",
+        precision="fp32",
+        attention="sdpa",
+        reader="local",
+    )
+
+
+def test_by_the_forecast_the_upper_bound_has_to_fit() -> None:
+    """Between the bounds nothing is sure, so fewer rows are taken."""
+    found = largest([8, 4, 2, 1], forecast=lambda rows: Amount(10 * rows, 20 * rows), there_bytes=45)
+    assert found == 2
+
+
+def test_a_probe_decides_between_the_bounds_and_backs_off() -> None:
+    """What cannot fit is not tried; what runs out of memory, or takes too much, makes way for fewer rows."""
+    tried: list[int] = []
+
+    def measure(rows: int) -> int | None:
+        tried.append(rows)
+        return {4: None, 3: 50, 2: 40}[rows]
+
+    found = largest(
+        [8, 4, 3, 2, 1], forecast=lambda rows: Amount(10 * rows, 20 * rows), there_bytes=45, measure=measure
+    )
+    assert (found, tried) == (2, [4, 3, 2])
+
+
+def test_where_not_one_row_fits_it_is_said_before_the_run() -> None:
+    """The message has both numbers, and where to look."""
+    with pytest.raises(ConfigError, match=r"not even 1 row fits.*scaletrain plan"):
+        largest([2, 1], forecast=lambda rows: Amount(100, 200), there_bytes=45)
+
+
+def test_on_a_cpu_it_is_at_most_four_rows_that_divide_the_batch(tmp_path: Path) -> None:
+    """Twelve rows a step: four at once, on a machine with memory for a tiny model."""
+    found = settle(a_job(tmp_path), on_a_worker=lambda choose: choose())
+    assert found.train.micro_batch_size == 4
+    assert found.train.global_batch_size % found.train.micro_rows == 0
+
+
+def test_a_resumed_run_keeps_its_number(tmp_path: Path) -> None:
+    """The number that was stored is used again, and nothing is probed."""
+    job = a_job(tmp_path)
+    stored = a_job(tmp_path, micro_batch_size=3).config
+    storage.write_text(job.run.config, dump_config(stored))
+    assert load_config(job.run.config).train.micro_batch_size == 3
+
+    def must_not(choose: object) -> int:
+        raise AssertionError("a run that has begun was probed")
+
+    assert settle(job, on_a_worker=must_not).train.micro_batch_size == 3
+
+
+def test_a_number_is_left_alone(tmp_path: Path) -> None:
+    """Without auto the configuration is what it was."""
+    job = a_job(tmp_path, micro_batch_size=2)
+    assert settle(job, on_a_worker=lambda choose: choose()) is job.config
+
+
+def test_a_probe_leaves_no_gradients_behind(tmp_path: Path) -> None:
+    """One full micro batch goes forward and back through the real loss; its gradients are gone at once."""
+    from scaletrain.model.settings import read_settings
+    from scaletrain.train.micro_batch import probe_model
+
+    job = a_job(tmp_path)
+    model = probe_model(job, dict(read_settings(job.model_url)))
+    make_a_pass(model, rows=2, seq_len=32, autocast=False)
+    assert all(each.grad is None for each in model.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not Path("/dev/nvidiactl").exists(), reason="there is no CUDA GPU")
+def test_on_a_gpu_a_probe_confirms_the_number(tmp_path: Path) -> None:
+    """A tiny model fits with all rows of a step at once, and nothing of the probe stays on the GPU."""
+    import torch
+
+    job = replace(a_job(tmp_path), device="cuda", precision="bf16")
+    found = settle(job, on_a_worker=lambda choose: choose())
+    assert found.train.micro_batch_size == 12
+    assert torch.cuda.memory_allocated() == 0
