@@ -26,6 +26,7 @@ LAYERS = {
     "scaletrain.config_section": 1,
     "scaletrain.config_serve": 1,
     "scaletrain.layout": 1,
+    "scaletrain.listening": 1,
     "scaletrain.metrics": 1,
     "scaletrain.storage": 1,
     "scaletrain.yaml_text": 1,
