@@ -231,7 +231,7 @@ def test_without_a_link_of_ones_own_nothing_is_shown(items_file: str, new_page: 
         port = link.partition("#")[0].rstrip("/").rpartition(":")[2]
         taken = start("judge", "serve", items_file, "--port", port)
         errors = taken.communicate(timeout=60)[1]
-        assert (taken.returncode, "choose another" in errors) == (2, True), errors
+        assert (taken.returncode, "give another with --host" in errors) == (2, True), errors
     assert isinstance(taken, subprocess.Popen)
 
 
