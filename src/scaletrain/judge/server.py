@@ -32,6 +32,7 @@ def serve(judging: Judging, *, host: str, port: int) -> None:
     import uvicorn
 
     with bind(host, port) as listening:
+        listening.listen()  # the links are shown before the server accepts, and may be opened at once
         address = _address(host, listening.getsockname()[1])
         hosts = _LOOPBACK if is_loopback(host) else ("*",)  # elsewhere it takes a token that no other page knows
         app = build_app(judging, allowed_hosts=hosts)
