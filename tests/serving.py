@@ -11,9 +11,10 @@ from typing import Any
 import uvloop
 
 from scaletrain.config_serve import ServeSection
+from scaletrain.listening import bind
 from scaletrain.serve.app import Service
 from scaletrain.serve.feedback import FeedbackFile
-from scaletrain.serve.http_server import ApiServer, listen
+from scaletrain.serve.http_server import ApiServer
 from scaletrain.serve.keys import KeyRing
 from scaletrain.serve.local import local_models
 from scaletrain.serve.models import Models, Origin, ServedModel
@@ -127,7 +128,7 @@ def served(
     else:
         origins = [Origin(name, str(folder), adapters or {}) for name, folder in models.items()]
         models = local_models(section, root=root)
-    bound = listen(section.host, section.port)
+    bound = bind(section.host, section.port)
     is_ready, running, failed = threading.Event(), [], []
 
     async def main() -> None:

@@ -28,6 +28,7 @@ LAYERS = {
     "scaletrain.config_serve": 1,
     "scaletrain.container_limits": 1,
     "scaletrain.layout": 1,
+    "scaletrain.listening": 1,
     "scaletrain.metrics": 1,
     "scaletrain.policy": 1,
     "scaletrain.storage": 1,

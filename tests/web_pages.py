@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from chromium import CHROMIUM
 from scaletrain.config_serve import ServeSection
 from scaletrain.errors import EngineFailedError
 from scaletrain.serve.local import local_models
@@ -23,7 +23,6 @@ from scaletrain.serve.models import Models, Origin, ServedModel
 from scaletrain.serve.protocol import EngineStatus, Piece, Sampled
 from tiny import tiny_tokenizer
 
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _TIMEOUT_MS = 20_000
 _TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
 
@@ -83,11 +82,10 @@ def with_echo(echo: EchoEngine) -> Models:
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """The machine's Chromium, without a window; the test is skipped where there is none."""
-    path = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if path is None:
+    if CHROMIUM is None:
         pytest.skip("Chromium is not installed (on Debian and Ubuntu: apt-get install chromium)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
             yield browser
         finally:

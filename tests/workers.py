@@ -19,7 +19,14 @@ from scaletrain.layout import RunLayout
 from scaletrain.metrics import read_records
 
 _CONTEXT = mp.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "deepspeed", "transformers", "peft", "scaletrain.train.loop"])
+_CONTEXT.set_forkserver_preload(
+    [
+        "deepspeed.runtime.zero.muon.muon_optimizer",  # every engine imports it, and torch's compiler with it
+        "transformers.models.llama.modeling_llama",
+        "peft",
+        "scaletrain.train.loop",
+    ]
+)
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 _TIMEOUT_S = 240
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import orjson
 import pytest
-from browser import CHROMIUM, browser
+from browser import browser
 from dumps import write_jsonl
 from every_format import write_every_format
 from test_prepare_everything import CLEANING, QUOTED, write_planted
 
+from chromium import CHROMIUM
 from commands import SCALETRAIN
 from scaletrain import storage
 from scaletrain.config import Config

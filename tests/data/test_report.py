@@ -1,7 +1,6 @@
 """report: one page that needs nothing else, tells the numbers of stats.json, and is safe to open."""
 
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -11,6 +10,7 @@ import orjson
 import pytest
 from dumps import exchange, write_jsonl
 
+from chromium import CHROMIUM
 from scaletrain import storage
 from scaletrain.config import Config
 from scaletrain.data.prepare import prepare
@@ -19,7 +19,6 @@ from scaletrain.data.report_charts import Bar, Stream, histogram, sankey, shares
 from scaletrain.data.statistics import KEPT, Flow, Statistics
 from varied import EVIL, prepare_varied, varied_config
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ATTACK = "<img src=x onerror=\"document.title='taken over'\"><script>document.title='taken over'</script>"
 
 

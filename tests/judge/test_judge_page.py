@@ -1,6 +1,5 @@
 """The page of a judging in a real browser: two judges, keyboard and phone, trouble, and hostile texts."""
 
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,11 +11,11 @@ import orjson
 import pytest
 from streaming_models import Models
 
+from chromium import CHROMIUM
 from commands import start
 from scaletrain.judge.items import Item, read_items, write_items
 from scaletrain.judge.vote_store import VoteStore
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE = (
     '<script>document.title = "taken"</script><img src=x onerror="document.title = \'taken\'"> **<b>bold</b>** '
     "`<i>code</i>`\n\n```html\n<svg onload=\"document.title = 'taken'\">\n```\n[link](javascript:alert(1))"
@@ -232,7 +231,7 @@ def test_without_a_link_of_ones_own_nothing_is_shown(items_file: str, new_page: 
         port = link.partition("#")[0].rstrip("/").rpartition(":")[2]
         taken = start("judge", "serve", items_file, "--port", port)
         errors = taken.communicate(timeout=60)[1]
-        assert (taken.returncode, "choose another" in errors) == (2, True), errors
+        assert (taken.returncode, "give another with --host" in errors) == (2, True), errors
     assert isinstance(taken, subprocess.Popen)
 
 

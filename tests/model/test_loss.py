@@ -8,7 +8,7 @@ import torch
 from scaletrain.config import LoraSection
 from scaletrain.model import loss
 from scaletrain.model.build import add_adapters
-from scaletrain.model.loss import LossModel, supervised_losses, token_losses
+from scaletrain.model.loss import LossModel, supervised_losses
 from tiny import VOCAB_SIZE, tiny_model
 
 ROWS, LENGTH = 8, 24
@@ -134,14 +134,6 @@ def test_soft_capped_logits_are_trained_as_they_are() -> None:
     found.backward()
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-5)
     assert_close(gradients(model), expected_gradients, 1e-3)
-
-
-def test_token_losses_stand_beside_their_labels() -> None:
-    """Evaluation can add losses up per document: they sum to the training loss and are zero elsewhere."""
-    model, inputs = tiny_model(), batch()
-    losses = token_losses(model, **inputs)
-    torch.testing.assert_close(losses.sum(), LossModel(model)(**inputs).detach())
-    assert torch.equal(losses != 0, inputs["labels"] != loss.IGNORED)
 
 
 def test_bf16_logits_lose_no_precision_in_the_sum() -> None:

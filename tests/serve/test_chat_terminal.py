@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
+from scaletrain.model.generate import stop_tokens
 from scaletrain.serve.chat_terminal import SlashCompleter
-from tiny import tiny_model_folder
+from tiny import tiny_model, tiny_tokenizer
 
 CHAT = """
 import sys
@@ -79,11 +81,21 @@ def terminal(folder: Path, cache: Path, *, max_new_tokens: int) -> Iterator[Term
         os.close(master)
 
 
+def endless_model_folder(path: Path) -> Path:
+    """A model whose answers never end of themselves: what would end them scores 0, less than some other token."""
+    model, tokenizer = tiny_model(tie_word_embeddings=False, max_position_embeddings=100_000), tiny_tokenizer()
+    with torch.no_grad():
+        model.lm_head.weight[list(stop_tokens(model, tokenizer))] = 0.0
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
 def test_a_chat_in_a_terminal(tmp_path: Path) -> None:
     """A message of two lines, Ctrl-C in an endless answer, commands, an earlier line, and Ctrl-D."""
-    folder = tiny_model_folder(tmp_path / "model", eos_token_id=None, max_position_embeddings=100_000)
+    folder = endless_model_folder(tmp_path / "model")
     cache = tmp_path / "cache"
-    with terminal(folder, cache, max_new_tokens=50_000) as screen:
+    with terminal(folder, cache, max_new_tokens=90_000) as screen:
         screen.read_until("\n>")
         screen.type("How are you\\\rtoday?\r")
         screen.read_until("today?")

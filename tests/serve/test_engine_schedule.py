@@ -9,7 +9,7 @@ from scaletrain.serve.engine_schedule import Running, Schedule
 def schedule(*answers: Running, cache_tokens: int = 1000, max_running: int = 4, prefill_tokens: int = 50) -> Schedule:
     """A schedule with answers that wait."""
     made: Schedule[Running] = Schedule(
-        cache_tokens=cache_tokens, max_running=max_running, prefill_tokens=prefill_tokens
+        cache_tokens=cache_tokens, longest=cache_tokens, max_running=max_running, prefill_tokens=prefill_tokens
     )
     made.waiting.extend(answers)
     return made

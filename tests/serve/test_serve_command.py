@@ -12,7 +12,7 @@ import pytest
 
 from commands import kill_everything, run, start, wait_for
 from scaletrain.errors import ConfigError
-from scaletrain.serve.http_server import listen
+from scaletrain.listening import bind
 from tiny import tiny_model_folder, tiny_run
 
 HELLO = {"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 8, "temperature": 0}
@@ -80,10 +80,10 @@ def test_mistakes_on_the_command_line_are_listed(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_said_before_anything_is_loaded() -> None:
     """The message names the address and the option."""
-    with listen("127.0.0.1", 0) as taken:
+    with bind("127.0.0.1", 0) as taken:
         taken.listen()
         with pytest.raises(ConfigError, match="--port"):
-            listen("127.0.0.1", taken.getsockname()[1])
+            bind("127.0.0.1", taken.getsockname()[1])
 
 
 def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:

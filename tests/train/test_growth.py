@@ -55,8 +55,12 @@ def test_a_group_trains_for_as_long_as_its_start_took() -> None:
     try:
         clock.now = 79
         assert not growth.has_come()
-        clock.now = 82
-        assert growth.has_come()
+
+        def has_come_later() -> bool:
+            clock.now += 3
+            return growth.has_come()
+
+        wait_for(has_come_later, "the other worker is taken in")
     finally:
         growth.release()
     wait_for(lambda: not is_reserved(), "the place is given back")

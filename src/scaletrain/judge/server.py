@@ -1,6 +1,5 @@
 """`scaletrain judge serve`: the page, on loopback, or for judges elsewhere with a link each."""
 
-import ipaddress
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from scaletrain.errors import ConfigError
 from scaletrain.judge.app import build_app
 from scaletrain.judge.judging import Judging
 from scaletrain.judge.names import judge_token
+from scaletrain.listening import bind, is_loopback
 from scaletrain.log import get_logger
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -31,7 +31,8 @@ def serve(judging: Judging, *, host: str, port: int) -> None:
     """Serve until Ctrl-C; prints the links to stdout. Raises ConfigError where the address cannot be had."""
     import uvicorn
 
-    with _listen(host, port) as listening:
+    with bind(host, port) as listening:
+        listening.listen()  # the links are shown before the server accepts, and may be opened at once
         address = _address(host, listening.getsockname()[1])
         hosts = _LOOPBACK if is_loopback(host) else ("*",)  # elsewhere it takes a token that no other page knows
         app = build_app(judging, allowed_hosts=hosts)
@@ -50,29 +51,8 @@ def links(judging: Judging, address: str) -> list[str]:
     return [f"{name}: {address}#{quote(name)}:{judge_token(secret, name)}" for name in judging.judges]
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def _address(host: str, port: int) -> str:
     bare = host.strip("[]")
     if bare in ("0.0.0.0", "::"):
         bare = socket.gethostname()
     return f"http://[{bare}]:{port}/" if ":" in bare else f"http://{bare}:{port}/"
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    bare = host.strip("[]")
-    try:
-        family = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((bare, port), family=family)
-    except OSError as exc:
-        raise ConfigError(
-            f"{host}:{port} cannot be had ({exc.strerror or exc}); choose another with --host and --port"
-        ) from exc

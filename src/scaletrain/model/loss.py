@@ -65,26 +65,6 @@ class LossModel(nn.Module):
         return supervised_losses(logits_NV, targets_N).sum()
 
 
-@torch.no_grad()
-def token_losses(
-    causal_lm: Any,
-    *,
-    input_ids: torch.Tensor,
-    labels: torch.Tensor,
-    positions: torch.Tensor,
-    documents: torch.Tensor,
-) -> torch.Tensor:
-    """Return the loss of every token beside its label, fp32 [B, T]: zero where nothing is supervised."""
-    where_N, targets_N = _supervised(labels, input_ids.device)
-    inputs = model_inputs(causal_lm.config, input_ids, positions, documents)
-    with head_sees(causal_lm.get_output_embeddings(), where_N):
-        logits_NV = causal_lm(**inputs).logits.squeeze(0)
-    losses_N = supervised_losses(logits_NV, targets_N)
-    losses_BT = torch.zeros(labels.shape, dtype=torch.float32, device=losses_N.device)
-    losses_BT.view(-1)[where_N + 1] = losses_N
-    return losses_BT
-
-
 def supervised_losses(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each row, fp32 [N]. Where there are gradients, they take the logits' memory."""
     cross_entropy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = _CrossEntropy.apply

@@ -23,7 +23,7 @@ from scaletrain.errors import EngineFailedError, ModelError, OverloadedError
 from scaletrain.log import get_logger
 from scaletrain.model.generate import stop_tokens
 from scaletrain.serve import engine_model
-from scaletrain.serve.engine_cache import Span
+from scaletrain.serve.engine_attention import place
 from scaletrain.serve.engine_limits import EngineLimits, check_prompt
 from scaletrain.serve.engine_sampling import Chooser, Chosen, choose
 from scaletrain.serve.engine_schedule import Running, Schedule, Share
@@ -74,6 +74,7 @@ class BatchEngine:
         self.context_tokens = size.context_tokens
         self._schedule: Schedule[_Answer] = Schedule(
             cache_tokens=min(size.cache_tokens, limits.max_running * size.context_tokens),
+            longest=size.context_tokens,
             max_running=limits.max_running,
             prefill_tokens=limits.prefill_tokens,
         )
@@ -182,20 +183,20 @@ class BatchEngine:
         """One forward pass over answers of one adapter; returns what is new of each."""
         tokens: list[int] = []
         positions: list[int] = []
-        spans: list[Span] = []
         last: list[int] = []
+        shares = sorted(shares, key=lambda share: place(share.answer.cache, share.count))
         for share in shares:
-            cache, start = share.answer.cache, len(tokens)
+            cache = share.answer.cache
             tokens += share.answer.tokens[cache.length : cache.length + share.count]
             positions += range(cache.length, cache.length + share.count)
-            spans.append(Span(cache, start, len(tokens)))
             if share.chooses:
                 last.append(len(tokens) - 1)
         choosing = [share.answer for share in shares if share.chooses]
         if (adapter := shares[0].answer.adapter) != self._active_adapter:
             engine_model.use_adapter(self._model, adapter)
             self._active_adapter = adapter
-        logits_RV = engine_model.forward(self._model, tokens, positions, spans, last)
+        answers = [(share.answer.cache, share.count) for share in shares]
+        logits_RV = engine_model.forward(self._model, tokens, positions, answers, last)
         for share in shares:
             share.answer.cache.length += share.count
         if not choosing:

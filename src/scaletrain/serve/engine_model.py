@@ -14,7 +14,8 @@ from scaletrain.errors import ModelError
 from scaletrain.log import get_logger
 from scaletrain.model.generate import context_tokens
 from scaletrain.model.sources import errors_of_transformers, quiet_transformers
-from scaletrain.serve.engine_cache import ATTENTION, KeyValueCache, Span, attend
+from scaletrain.serve.engine_attention import ATTENTION, attend, parts
+from scaletrain.serve.engine_cache import KeyValueCache, Panel
 from scaletrain.serve.engine_limits import EngineLimits
 
 if TYPE_CHECKING:
@@ -65,8 +66,9 @@ def prepare(model: "PreTrainedModel", limits: EngineLimits) -> Size:
 
     tokens = [token % model.config.get_text_config().vocab_size for token in range(3, 3 + _PROBE_TOKENS)]
     expected_TV = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits[0].float()
-    cache = KeyValueCache()
-    cache.reserve(_PROBE_TOKENS)
+    panel = Panel(_PROBE_TOKENS)
+    cache = KeyValueCache(panel=panel)
+    panel.caches.append(cache)
     try:
         AttentionInterface.register(ATTENTION, attend)
         model.set_attn_implementation(ATTENTION)
@@ -76,19 +78,26 @@ def prepare(model: "PreTrainedModel", limits: EngineLimits) -> Size:
     difference = float((logits_TV - expected_TV).abs().max() / expected_TV.abs().max())
     if not difference <= _TOLERANCE.get(model.dtype, _LOW_PRECISION_TOLERANCE):
         raise ModelError(f"{_cannot(model)}: its output differs by {difference:.2g} from its own pass")
-    return _size(model, cache.token_bytes(), limits)
+    return _size(model, panel.token_bytes(), limits)
 
 
 def forward(
-    model: Any, tokens: Sequence[int], positions: Sequence[int], spans: Sequence[Span], last: Sequence[int]
+    model: Any,
+    tokens: Sequence[int],
+    positions: Sequence[int],
+    answers: Sequence[tuple[KeyValueCache, int]],
+    last: Sequence[int],
 ) -> torch.Tensor:
-    """Run a step's row of tokens; returns the logits (R, V) behind the tokens `last` of the row."""
+    """Run a step's row of tokens; returns the logits (R, V) behind the tokens `last` of the row.
+
+    `answers`: whose tokens they are, and how many of each, in the order of `engine_attention.place`.
+    """
     output = model(
         input_ids=torch.tensor([tokens], device=model.device),
         position_ids=torch.tensor([positions], device=model.device),
         use_cache=False,
         logits_to_keep=torch.tensor(last, dtype=torch.long, device=model.device),
-        spans=spans,
+        parts=parts(answers, model.device),
     )
     logits_RV: torch.Tensor = output.logits[0]
     return logits_RV
@@ -98,7 +107,7 @@ def _extend(model: Any, cache: KeyValueCache, tokens: Sequence[int], count: int)
     """The logits behind the next `count` tokens of an answer that runs alone."""
     start = cache.length
     positions = range(start, start + count)
-    logits_TV = forward(model, tokens[start : start + count], positions, [Span(cache, 0, count)], range(count))
+    logits_TV = forward(model, tokens[start : start + count], positions, [(cache, count)], range(count))
     cache.length += count
     return logits_TV.float()
 

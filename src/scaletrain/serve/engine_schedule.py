@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from scaletrain.serve.engine_cache import KeyValueCache
+from scaletrain.serve.engine_cache import KeyValueCache, KeyValueStore
 
 _GROWTH_TOKENS = 128
 
@@ -51,12 +51,14 @@ class Share(Generic[AnswerT]):
 class Schedule(Generic[AnswerT]):
     """The queue, the answers that run (the longest there first), and the room they have."""
 
-    def __init__(self, *, cache_tokens: int, max_running: int, prefill_tokens: int) -> None:
+    def __init__(self, *, cache_tokens: int, longest: int, max_running: int, prefill_tokens: int) -> None:
+        """`longest`: the most tokens of one answer with its prompt, no more than `cache_tokens`."""
         self.cache_tokens = cache_tokens
         self.max_running = max_running
         self.prefill_tokens = prefill_tokens
         self.waiting: deque[AnswerT] = deque()
         self.running: list[AnswerT] = []
+        self._store = KeyValueStore(longest=longest)
 
     @property
     def cached_tokens(self) -> int:
@@ -77,7 +79,7 @@ class Schedule(Generic[AnswerT]):
 
     def remove(self, answer: AnswerT) -> None:
         """Forget an answer that is done or that nobody waits for any more, and free its room."""
-        answer.cache.clear()
+        self._store.clear(answer.cache)
         if answer in self.running:
             self.running.remove(answer)
         elif answer in self.waiting:
@@ -94,9 +96,9 @@ class Schedule(Generic[AnswerT]):
         while self.waiting and len(self.running) < self.max_running:
             answer = self.waiting[0]
             wanted = min(answer.limit_tokens, len(answer.tokens) + _GROWTH_TOKENS)
-            if wanted > self._free():
+            if self._store.capacity_for(wanted) > self._free():
                 return
-            answer.cache.reserve(wanted)
+            self._store.reserve(answer.cache, wanted)
             self.running.append(self.waiting.popleft())
 
     def _prefill(self) -> Iterator[Share[AnswerT]]:
@@ -109,17 +111,14 @@ class Schedule(Generic[AnswerT]):
 
     def _make_room(self, answer: AnswerT) -> None:
         """Let an answer grow, at the cost of those that came after it, or of itself where it came last."""
-        cache = answer.cache
-        if len(answer.tokens) <= cache.capacity:
-            return
-        while self._free() < len(answer.tokens) - cache.capacity:
+        cache, wanted = answer.cache, len(answer.tokens)
+        while wanted > cache.capacity and self._store.capacity_for(wanted) - cache.capacity > self._free():
             last = self.running.pop()
-            last.cache.clear()
+            self._store.clear(last.cache)
             self.waiting.appendleft(last)
             if last is answer:
                 return
-        wanted = min(answer.limit_tokens, cache.capacity + max(_GROWTH_TOKENS, cache.capacity // 2))
-        cache.reserve(min(wanted, cache.capacity + self._free()))
+        self._store.reserve(cache, wanted)
 
     def _free(self) -> int:
         return self.cache_tokens - self.cached_tokens

@@ -11,7 +11,6 @@ from contextlib import suppress
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from scaletrain.errors import ConfigError
 from scaletrain.log import get_logger
 from scaletrain.serve.app import Service, make_app
 from scaletrain.serve.models import Origin
@@ -33,20 +32,6 @@ _REFUSAL = (
 )
 
 log = get_logger(__name__)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Bind an address before anything slow is done; raises ConfigError where it cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as exc:
-        raise ConfigError(
-            f"cannot listen on {host}:{port} ({exc.strerror or exc}); give another with --host and --port"
-        ) from exc
-    return bound
 
 
 class ApiServer:

@@ -1,7 +1,6 @@
 """Serving from its settings: what is wrong with them is said before anything is loaded; then models, then requests."""
 
 import asyncio
-import ipaddress
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ from scaletrain import ray_cluster
 from scaletrain.config import StorageSection
 from scaletrain.config_serve import ServeSection
 from scaletrain.errors import ConfigError
+from scaletrain.listening import bind, is_loopback
 from scaletrain.serve.keys import KeyRing
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ def serve(
     check(section)
     from scaletrain.serve.app import Service
     from scaletrain.serve.feedback import FeedbackFile
-    from scaletrain.serve.http_server import ApiServer, listen
+    from scaletrain.serve.http_server import ApiServer
 
     keys = KeyRing(Path(section.keys)) if section.keys else None
     feedback = FeedbackFile(Path(section.feedback)) if section.feedback else None
-    bound = listen(section.host, section.port)
+    bound = bind(section.host, section.port)
     on_ray: AbstractContextManager[None] = nullcontext()
     if section.replicas is not None or ray_cluster.address():
         from scaletrain.serve.deployment import ray_models, ray_serve
@@ -56,7 +56,7 @@ def serve(
 def check(section: ServeSection) -> None:
     """Raise ConfigError for settings that would not be safe, or cannot work on this machine."""
     problems = []
-    if not _is_loopback(section.host) and section.keys is None:
+    if not is_loopback(section.host) and section.keys is None:
         problems.append(
             f"serve.host={section.host}: other machines could use the models; ask for keys: run `scaletrain keys add "
             "NAME --keys keys.json`, then give --keys keys.json; or leave --host out to listen on this machine alone"
@@ -71,13 +71,6 @@ def check(section: ServeSection) -> None:
             problems += error.problems
     if problems:
         raise ConfigError(problems)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _run(main: Callable[[], Coroutine[None, None, None]]) -> None:
