@@ -38,7 +38,7 @@ def write_shard(checkpoint_url: str, file_name: str, slices: Sequence[Slice]) ->
         )
 
 
-def save(run: RunLayout, step: int, *, world_size: int = 2, parent: int | None = None) -> Manifest:
+def save(run: RunLayout, step: int, *, world_size: int = 2, parent: int | None = None, attempt: int = 1) -> Manifest:
     """Commit a checkpoint of two parameters, dealt in even shares to `world_size` writers."""
     url = run.checkpoint(step)
     records = []
@@ -53,7 +53,7 @@ def save(run: RunLayout, step: int, *, world_size: int = 2, parent: int | None =
     manifest = Manifest(
         step=step,
         samples_seen=step * 8,
-        attempt=1,
+        attempt=attempt,
         world_size=world_size,
         zero_stage=2,
         precision="fp32",

@@ -36,6 +36,7 @@ from scaletrain.storage.parallel import in_parallel
 HEARTBEAT_S = 10.0
 _READERS = 16
 _SILENT_S = 3.5 * HEARTBEAT_S  # no sign for so long, by the observer's own clock, and an attempt counts as dead
+_CLOCKS_DIFFER_S = 30.0
 _FILE = re.compile(r"attempt-(\d+)\.(?:json|ended|from-(\d+))$")
 
 log = get_logger(__name__)
@@ -127,6 +128,19 @@ def read_signs(run: RunLayout, known: Attempts) -> dict[int, Signs]:
 
     found = in_parallel(read, known.claimed, max_workers=_READERS)
     return dict(zip(known.claimed, found, strict=True))
+
+
+def shows_life(signs: Signs, *, now: float) -> bool:
+    """Whether an attempt goes on: known for certain on its driver's own machine, elsewhere judged by its heartbeat.
+
+    `now` is in seconds since 1970 UTC, by this machine's clock; the driver's may differ by half a minute.
+    """
+    if signs.ended is not None:
+        return False
+    if signs.claim is not None and signs.claim.machine == _this_process().machine:
+        return _start_of(signs.claim.pid) == signs.claim.process_started
+    last = max((time for time in (signs.claimed, signs.began, signs.heartbeat) if time is not None), default=0.0)
+    return now - last < _SILENT_S + _CLOCKS_DIFFER_S
 
 
 def claim(run: RunLayout) -> int:

@@ -18,6 +18,7 @@ from scaletrain import (
     cli_models,
     cli_plan,
     cli_prices,
+    cli_report,
     cli_runs,
     cli_serve,
     cli_simulate,
@@ -55,6 +56,8 @@ app.add_typer(cli_evaluate.app)
 app.add_typer(cli_jobs.app)
 app.add_typer(cli_runs.app, name="runs")
 app.add_typer(cli_prices.app, name="prices")
+app.add_typer(cli_runs.show_app)
+app.add_typer(cli_report.app)
 app.add_typer(cli_cluster.cluster_app)
 app.add_typer(cli_judge.app, name="judge")
 app.add_typer(cli_serve.serve_app)
@@ -160,21 +163,6 @@ def _doctor_nodes(config: str, overrides: list[str] | None) -> None:
     Console().print(render(findings))
     if any(each.finding.status == "fail" for each in findings):
         raise typer.Exit(1)
-
-
-@app.command()
-@reported
-def show(run: RunName, root: Root = "bucket", as_json: Json = False) -> None:
-    """Show one run: how far it is, its last metrics, its checkpoints, and where its time and its money went."""
-    from scaletrain.cost import cost_account
-    from scaletrain.goodput import account
-    from scaletrain.runs import read_run, run_display
-
-    layout = find_run_of(run, root)
-    found, time = read_run(layout), account(layout)
-    cost = cost_account(layout, time)
-    record = {**found.record(), "time": time.record(), "cost": cost.record()}
-    print_result(record, as_json=as_json, display=lambda: run_display(found, time, cost))
 
 
 @app.command()

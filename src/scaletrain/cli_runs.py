@@ -1,11 +1,11 @@
-"""`scaletrain runs`: the runs below a storage root, and a run's way to another one."""
+"""`scaletrain runs` and `show`: the runs below a storage root, one of them, and a run's way to another bucket."""
 
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from scaletrain.command import Json, print_result, reported
+from scaletrain.command import Json, Root, RunName, find_run_of, print_result, reported
 
 
 class _ListByDefault(TyperGroup):
@@ -23,6 +23,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+show_app = typer.Typer(rich_markup_mode=None)
+
 
 @app.command("list")
 @reported
@@ -30,13 +32,36 @@ def list_runs(
     root: Annotated[
         str, typer.Argument(metavar="[ROOT]", help="the storage root, as s3://my-bucket/scaletrain")
     ] = "bucket",
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="CONDITION", help="only runs that are so; may be given several times"),
+    ] = None,
+    sort: Annotated[
+        list[str] | None, typer.Option("--sort", metavar="FIELD", help="by a field; -FIELD begins with the largest")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="how many to show")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="tokens and goodput of long runs too, from all of their metrics")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the runs below a storage root, with their newest committed step."""
-    from scaletrain import runs
+    """List the runs below a storage root: status, how far, loss, perplexity, speed, goodput, cost.
 
-    found = runs.list_runs(root)
-    print_result([run.record() for run in found], as_json=as_json, display=lambda: runs.runs_table(found))
+    A condition is a status, a name with * in it, or a comparison: --where failed, --where 'small-*', --where 'loss<2'.
+    Its fields are those of --json, and those of the configuration: --where zero.stage=2 --sort train.learning_rate.
+    """
+    from scaletrain import run_display
+    from scaletrain.run_filter import parse_selection
+    from scaletrain.run_summary import list_summaries
+
+    selection = parse_selection(where or (), sort or (), limit)
+    runs = list_summaries(root, full=full or selection.takes_every_line)
+    shown = selection.of(runs)
+    print_result(
+        [run.record() for run in shown],
+        as_json=as_json,
+        display=lambda: run_display.runs_table(shown, hidden=len(runs) - len(shown), root=root),
+    )
 
 
 @app.command("copy")
@@ -65,3 +90,19 @@ def copy(
         f"prove it with `scaletrain verify {found.url}`; go on with `scaletrain train {there.config}`"
     )
     print_result(found.record(), as_json=as_json, display=lambda: lines)
+
+
+@show_app.command()
+@reported
+def show(run: RunName, root: Root = "bucket", as_json: Json = False) -> None:
+    """Show one run: how far it is and how long it still takes, its loss, faults, checkpoints, cost and time."""
+    from scaletrain.cost import cost_account
+    from scaletrain.run_display import run_display
+    from scaletrain.run_history import read_history
+    from scaletrain.runs import read_run
+
+    layout = find_run_of(run, root)
+    found, history = read_run(layout), read_history(layout)
+    cost = cost_account(layout, history.time)
+    record = {**history.record(), **found.record(), "cost": cost.record()}
+    print_result(record, as_json=as_json, display=lambda: run_display(found, history, cost))

@@ -26,6 +26,7 @@ from scaletrain.config_section import (
     refuse_booleans,
 )
 from scaletrain.config_serve import ServeSection
+from scaletrain.config_track import TrackSection
 
 
 class StorageSection(Section):
@@ -296,12 +297,6 @@ class ScalingSection(Section):
     )
     cpus_per_worker: Positive = Field(1.0, description="logical CPUs of the cluster that a worker takes")
     wait_minutes: Positive = Field(20, description="how long the fewest machines may take, before the run fails")
-
-
-class TrackSection(Section):
-    """Where metrics go besides the run's own metrics files."""
-
-    tensorboard: bool = Field(True, description="write TensorBoard files into the run's folder")
 
 
 class DebugSection(Section):

@@ -8,16 +8,18 @@ machines differ, makes a part of no length. What an older attempt did in vain gi
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from scaletrain.attempts import Attempts, Signs, read_attempts, read_signs
 from scaletrain.layout import RunLayout
-from scaletrain.metrics import UPLOAD_EVERY_S, read_attempt_records
+from scaletrain.metric_columns import Columns, read_columns
+from scaletrain.metrics import UPLOAD_EVERY_S
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+COLUMNS = ("time", "step_s", "data_wait_s", "checkpoint_stall_s")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,12 @@ class TimeAccount:
 def account(run: RunLayout) -> TimeAccount:
     """Read where a run's time went; while it runs, up to its last sign of life. Raises StorageError."""
     known = read_attempts(run)
-    histories = _histories(known, read_signs(run, known), read_attempt_records(run.metrics))
+    return account_of(known, read_signs(run, known), read_columns(run.metrics, COLUMNS))
+
+
+def account_of(known: Attempts, signs: Mapping[int, Signs], steps: Mapping[int, Columns]) -> TimeAccount:
+    """The same, of what was read already: `steps` has at least the COLUMNS of each attempt."""
+    histories = _histories(known, signs, steps)
     seconds: dict[int, dict[str, float]] = {history.attempt: {} for history in histories}
     first = clock = histories[0].start if histories else 0.0
     for stretch in chain.from_iterable(map(_stretches, histories)):
@@ -197,16 +204,13 @@ def _stretches(history: _History) -> Iterator[_Stretch]:
         yield until(last, "lost_work_s")
 
 
-def _histories(
-    known: Attempts, signs: Mapping[int, Signs], records: Mapping[int, Mapping[int, Mapping[str, object]]]
-) -> list[_History]:
+def _histories(known: Attempts, signs: Mapping[int, Signs], columns: Mapping[int, Columns]) -> list[_History]:
     """Every attempt that left any time at all, in order."""
     nothing = Signs(None, None, None, None, None, failed=False)
     found: list[tuple[int, float, Signs, tuple[_Step, ...]]] = []
-    for attempt in sorted({*signs, *records}):
+    for attempt in sorted({*signs, *columns}):
         own = signs.get(attempt, nothing)
-        lines = sorted(records.get(attempt, {}).items())
-        steps = tuple(_read_step(line, counts=known.counts(attempt, step)) for step, line in lines)
+        steps = _steps(columns[attempt], last=known.last_step_of(attempt)) if attempt in columns else ()
         starts = (own.claimed, steps[0].began if steps else None, own.began, own.heartbeat, own.ended)
         start = next((time for time in starts if time is not None), None)
         if start is not None:
@@ -234,10 +238,12 @@ def is_one_command(one: Signs, other: Signs) -> bool:
     return processes[0] == processes[1]
 
 
-def _read_step(line: Mapping[str, object], *, counts: bool) -> _Step:
-    ended = datetime.fromisoformat(str(line["time"])).timestamp()
-    step_s, data_wait_s, stall_s = (float(str(line[name])) for name in ("step_s", "data_wait_s", "checkpoint_stall_s"))
-    return _Step(ended - step_s, ended, data_wait_s, stall_s, counts)
+def _steps(columns: Columns, *, last: int | None) -> tuple[_Step, ...]:
+    """An attempt's steps; those after `last` do not count."""
+    ended, length, waited, stalled = (columns[name].tolist() for name in COLUMNS)
+    counts = [last is None or step <= last for step in columns.steps.tolist()]
+    rows = zip(ended, length, waited, stalled, counts, strict=True)
+    return tuple(_Step(end - step_s, end, wait_s, stall_s, own) for end, step_s, wait_s, stall_s, own in rows)
 
 
 def _rounded(seconds: Mapping[str, float]) -> TimeParts:

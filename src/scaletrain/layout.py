@@ -66,6 +66,11 @@ class RunLayout:
         return join(self.url, "tensorboard")
 
     @property
+    def track(self) -> str:
+        """What trackers keep of the run: its id there, and Weights & Biases' offline files."""
+        return join(self.url, "track")
+
+    @property
     def evaluation(self) -> str:
         return join(self.url, "evaluation")
 

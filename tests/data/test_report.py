@@ -15,8 +15,9 @@ from scaletrain import storage
 from scaletrain.config import Config
 from scaletrain.data.prepare import prepare
 from scaletrain.data.report import report_html
-from scaletrain.data.report_charts import Bar, Stream, histogram, sankey, shares
+from scaletrain.data.report_charts import Stream, histogram, sankey
 from scaletrain.data.statistics import KEPT, Flow, Statistics
+from scaletrain.page.bars import Bar, shares
 from varied import EVIL, prepare_varied, varied_config
 
 ATTACK = "<img src=x onerror=\"document.title='taken over'\"><script>document.title='taken over'</script>"

@@ -12,10 +12,11 @@ import orjson
 
 from scaletrain.data.formats import BAD_ROW
 from scaletrain.data.report_annotations import annotations_section
-from scaletrain.data.report_charts import Bar, Stream, histogram, sankey, shares
-from scaletrain.data.report_parts import meter, page, sample_html, section, share, table, tiles
-from scaletrain.data.report_samples import Sample
+from scaletrain.data.report_charts import Stream, histogram, sankey
+from scaletrain.data.report_samples import Sample, sample_html
 from scaletrain.data.statistics import KEPT, UNKNOWN, Flow, Statistics
+from scaletrain.page import meter, page, section, share, table, tiles
+from scaletrain.page.bars import Bar, shares
 
 REPORT = "report.html"
 _NODES = 12  # of a column of the picture; the smaller ones are drawn together

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from itertools import groupby
 
-from scaletrain.data.report_parts import meter, section, share, table
 from scaletrain.data.statistics import AnnotationStatistics
+from scaletrain.page import meter, section, share, table
 
 _ROWS_SHOWN = 40
 _LABELS_SHOWN = 4

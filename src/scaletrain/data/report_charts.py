@@ -1,6 +1,6 @@
-"""The report's pictures, as SVG in a page: flows from corpora to outcomes, histograms, and bars of shares.
+"""The report's pictures, as SVG in a page: flows from corpora to outcomes, and histograms.
 
-Colours come from the page's style (classes `kept`, `lost`, `first` to `third`), so they follow its light or dark theme.
+Colours come from the page's style (classes `kept`, `lost`, `first`), so they follow its light or dark theme.
 Every text is escaped. All numbers are counts; widths and heights are in SVG units.
 """
 
@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from scaletrain.page.svg import short, svg
+
 _WIDTH = 960
 _LEFT, _RIGHT = 170, 230  # room for labels
 _NODE = 14
 _FLOW_HEIGHT = 300  # of all that flows, where no node is too thin to be labelled
 _SLOT = 22  # least distance of two nodes of a column: a line of text
 _GAP = 10
-_LONGEST_LABEL = 26
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,6 @@ class Stream:
     nodes: tuple[str, ...]
     count: int
     kept: bool
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A part of a bar of shares; `kind` is a class of the page's style."""
-
-    label: str
-    count: int
-    kind: str
 
 
 def sankey(streams: Sequence[Stream], *, headings: Sequence[str], name: str) -> str:
@@ -63,13 +55,13 @@ def sankey(streams: Sequence[Stream], *, headings: Sequence[str], name: str) -> 
             y, size = tops[column][node] + shifts[column], max(count * scale, 1)
             kind = _kind(streams, column, node)
             parts.append(f'<rect class="{kind}" x="{xs[column]:.1f}" y="{y:.1f}" width="{_NODE}" height="{size:.1f}"/>')
-            label = f'{escape(_short(node))} <tspan class="dim">{count:,}</tspan>'
+            label = f'{escape(short(node))} <tspan class="dim">{count:,}</tspan>'
             middle = y + size / 2
             parts.append(
                 f'<text class="label" x="{label_x:.1f}" y="{middle:.1f}" dy=".35em" text-anchor="{anchor}">{label}'
                 f"<title>{escape(node)}: {count:,}</title></text>"
             )
-    return f'<div class="scroll">{_svg(_WIDTH, height, parts, name=name, kind="sankey")}</div>'
+    return f'<div class="scroll">{svg(_WIDTH, height, parts, name=name, kind="sankey")}</div>'
 
 
 def histogram(counts: Mapping[str, int], *, name: str) -> str:
@@ -92,24 +84,7 @@ def histogram(counts: Mapping[str, int], *, name: str) -> str:
         parts.append(f'<rect class="first" {bar}><title>up to {label:,}: {count:,}</title></rect>')
         parts.append(f'<text class="dim small" {middle} y="{y - 5:.1f}">{_brief(count) if count else ""}</text>')
         parts.append(f'<text class="label small" {middle} y="{height - 7}">≤{_bound(label)}</text>')
-    return _svg(width, height, parts, name=name, kind="histogram")
-
-
-def shares(bars: Sequence[Bar], *, name: str) -> str:
-    """Draw one bar of parts, with a legend that has their counts and shares."""
-    total = sum(bar.count for bar in bars) or 1
-    width, x, parts = 900.0, 0.0, []
-    for bar in bars:
-        size = bar.count / total * width
-        title = f"<title>{escape(bar.label)}: {bar.count:,}</title>"
-        parts.append(f'<rect class="{bar.kind}" x="{x:.1f}" y="0" width="{size:.1f}" height="22">{title}</rect>')
-        x += size
-    legend = "".join(
-        f'<li><i class="{bar.kind}"></i>{escape(bar.label)} <span class="dim">{bar.count:,} · '
-        f"{bar.count / total:.1%}</span></li>"
-        for bar in bars
-    )
-    return f'{_svg(width, 22, parts, name=name, kind="shares", ratio="none")}<ul class="legend">{legend}</ul>'
+    return svg(width, height, parts, name=name, kind="histogram")
 
 
 # ---- the parts of a picture of flows -------------------------------------------------------------------------------
@@ -178,10 +153,6 @@ def _kind(streams: Sequence[Stream], column: int, node: str) -> str:
     return "node" if len(kept) > 1 else "kept" if kept == {True} else "lost"
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
-
-
 def _brief(number: int) -> str:
     """A count in a few characters: 950, 1.2k, 35k, 4.1M."""
     for bound, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
@@ -195,11 +166,3 @@ def _brief(number: int) -> str:
 def _bound(number: int) -> str:
     """A power of two in a few characters: 512, 1k, 64k."""
     return f"{number >> 10}k" if number >= 1024 else str(number)
-
-
-def _svg(width: float, height: float, parts: Sequence[str], *, name: str, kind: str, ratio: str = "xMidYMid") -> str:
-    return (
-        f'<svg class="{kind}" viewBox="0 0 {width:.0f} {height:.0f}" preserveAspectRatio="{ratio}" role="img" '
-        f'aria-label="{escape(name)}">'
-        f"{''.join(parts)}</svg>"
-    )

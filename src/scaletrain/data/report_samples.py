@@ -6,6 +6,7 @@ left out there is the beginning. Personal data is masked in either, and where it
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +55,18 @@ def choose_samples(
         for outcome, own in rows_of.items()
     }
     return {outcome: _samples(documents, own, outcome, names, tokenizer) for outcome, own in chosen.items()}
+
+
+def sample_html(sample: Sample) -> str:
+    """A conversation: where it is from, and what it says, with what is learned from marked."""
+    about = [sample.corpus, sample.source, sample.language, sample.detail]
+    if sample.changes:
+        about.append(f"changed by {', '.join(sample.changes)}")
+    text = "".join(
+        f"<mark>{escape(span.text)}</mark>" if span.supervised else escape(span.text) for span in sample.spans
+    )
+    said = f'<div dir="auto">{text}</div>' if text else ""
+    return f'<article class="sample"><header>{escape(" · ".join(filter(None, about)))}</header>{said}</article>'
 
 
 def _first_by_hash(documents: Documents, rows: Ints, count: int) -> Ints:

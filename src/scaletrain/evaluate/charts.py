@@ -11,6 +11,7 @@ from html import escape
 
 from scaletrain.evaluate.calibration import BINS, Calibration
 from scaletrain.evaluate.curve import Point
+from scaletrain.page.svg import Scale, log_ticks, short, svg
 
 _WIDTH = 960
 _ROW = 30
@@ -43,12 +44,12 @@ def lanes(rows: Sequence[Lane], *, name: str) -> str:
         return ""
     low, high = math.log(min(values)), math.log(max(values))
     margin = max(0.04 * (high - low), 0.01)
-    scale = _Scale(low - margin, high + margin, _LEFT, _WIDTH - _RIGHT)
+    scale = Scale(low - margin, high + margin, _LEFT, _WIDTH - _RIGHT)
     height = _ROW * len(rows) + 34
     parts = [
         f'<line class="axis" x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height - 26}"/>'
         f'<text class="dim small" x="{x:.1f}" y="{height - 8}" text-anchor="middle">{tick:g}</text>'
-        for tick in _ticks(math.exp(scale.low), math.exp(scale.high))
+        for tick in log_ticks(math.exp(scale.low), math.exp(scale.high))
         for x in [scale(math.log(tick))]
     ]
     for number, row in enumerate(rows):
@@ -58,7 +59,7 @@ def lanes(rows: Sequence[Lane], *, name: str) -> str:
         title = f"<title>{escape(row.name)}</title>"
         parts.append(
             f'<text class="label" x="{_LEFT - 12}" y="{y:.1f}" dy=".35em" text-anchor="end">'
-            f"{escape(_short(row.name))}{title}</text>"
+            f"{escape(short(row.name))}{title}</text>"
         )
         if len(places) > 1:
             parts.append(f'<line class="joint" x1="{places[0]:.1f}" y1="{y:.1f}" x2="{places[-1]:.1f}" y2="{y:.1f}"/>')
@@ -70,7 +71,7 @@ def lanes(rows: Sequence[Lane], *, name: str) -> str:
                 f"{mark.value:.2f} ({mark.low:.2f} to {mark.high:.2f})</title></circle>"
             )
         parts.append(f'<text class="label" x="{_WIDTH - _RIGHT + 14}" y="{y:.1f}" dy=".35em">{escape(row.told)}</text>')
-    return f'<div class="scroll">{_svg(_WIDTH, height, parts, name=name, kind="wide")}</div>'
+    return f'<div class="scroll">{svg(_WIDTH, height, parts, name=name, kind="wide")}</div>'
 
 
 def reliability(calibration: Calibration, *, name: str, kind: str) -> str:
@@ -99,7 +100,7 @@ def reliability(calibration: Calibration, *, name: str, kind: str) -> str:
         f'<text class="dim small" x="{left + size / 2}" y="{size + 34}" text-anchor="middle">'
         "how likely the model said the token was</text>"
     )
-    return _svg(left + size + 20, size + foot, parts, name=name, kind="reliability", top=-10)
+    return svg(left + size + 20, size + foot, parts, name=name, kind="reliability", top=-10)
 
 
 def curve(points: Sequence[Point], *, name: str) -> str:
@@ -108,14 +109,14 @@ def curve(points: Sequence[Point], *, name: str) -> str:
     if len(shown) < 2:
         return ""
     left, right, height, foot = 60, 20, 260, 30
-    xs = _Scale(shown[0].step, max(shown[-1].step, 1), left, _WIDTH - right)
+    xs = Scale(shown[0].step, max(shown[-1].step, 1), left, _WIDTH - right)
     low, high = (math.log(edge) for edge in (min(p.low for p in shown), max(p.high for p in shown)))
     margin = max(0.08 * (high - low), 0.01)
-    ys = _Scale(low - margin, high + margin, height - foot, 8)
+    ys = Scale(low - margin, high + margin, height - foot, 8)
     parts = [
         f'<line class="axis" x1="{left}" y1="{y:.1f}" x2="{_WIDTH - right}" y2="{y:.1f}"/>'
         f'<text class="dim small" x="{left - 8}" y="{y:.1f}" dy=".35em" text-anchor="end">{tick:g}</text>'
-        for tick in _ticks(math.exp(ys.low), math.exp(ys.high))
+        for tick in log_ticks(math.exp(ys.low), math.exp(ys.high))
         for y in [ys(math.log(tick))]
     ]
     top = [f"{xs(p.step):.1f},{ys(math.log(p.high)):.1f}" for p in shown]
@@ -132,43 +133,4 @@ def curve(points: Sequence[Point], *, name: str) -> str:
         parts.append(
             f'<text class="dim small" x="{x:.1f}" y="{height - 8}" text-anchor="middle">step {point.step:,}</text>'
         )
-    return f'<div class="scroll">{_svg(_WIDTH, height, parts, name=name, kind="wide")}</div>'
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """From a range of values to one of places."""
-
-    low: float
-    high: float
-    first: float
-    last: float
-
-    def __call__(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low or 1)
-        return self.first + min(max(share, 0.0), 1.0) * (self.last - self.first)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two positive ones, at most eight."""
-    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(1 + 0.25 * n for n in range(36))):
-        found = [
-            round(10**power * step, 10)
-            for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-            for step in steps
-            if low <= 10**power * step <= high
-        ]
-        if len(found) >= 3:
-            return found[:: math.ceil(len(found) / 8)]
-    return [float(f"{low:.3g}"), float(f"{high:.3g}")]
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= 26 else f"{label[:25]}…"
-
-
-def _svg(width: float, height: float, parts: Sequence[str], *, name: str, kind: str, top: int = 0) -> str:
-    return (
-        f'<svg class="{kind}" viewBox="0 {top} {width:.0f} {height - top:.0f}" role="img" aria-label="{escape(name)}">'
-        f"{''.join(parts)}</svg>"
-    )
+    return f'<div class="scroll">{svg(_WIDTH, height, parts, name=name, kind="wide")}</div>'

@@ -1,14 +1,12 @@
 """runs/<name>/evaluation/report.html and summary.md: an evaluation for people to look at, and to paste somewhere.
 
-The page is one file that needs nothing else (see data/report_parts.py). What models and strangers wrote is escaped.
+The page is one file that needs nothing else (see scaletrain.page). What models and strangers wrote is escaped.
 """
 
 from collections.abc import Iterator, Sequence
 from html import escape
 
 from scaletrain import storage
-from scaletrain.data.report_charts import Bar, shares
-from scaletrain.data.report_parts import page, section, table, tiles
 from scaletrain.evaluate import charts
 from scaletrain.evaluate.answers import ALL, Kind
 from scaletrain.evaluate.charts import Lane, Mark
@@ -28,6 +26,8 @@ from scaletrain.evaluate.summary import (
     texts_table,
 )
 from scaletrain.layout import RunLayout
+from scaletrain.page import page, section, table, tiles
+from scaletrain.page.bars import Bar, shares
 
 REPORT, SUMMARY = "report.html", "summary.md"
 _TITLES: dict[Kind, tuple[str, str]] = {

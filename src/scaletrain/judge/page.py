@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from scaletrain.data.report_parts import page, section, table, tiles
 from scaletrain.judge.result import Result, Score
 from scaletrain.judge.summary import Table, remarks, tables
+from scaletrain.page import page, section, table, tiles
 
 _WIDTH, _LABEL, _ROW, _FOOT = 900.0, 190.0, 46.0, 34.0
 _LONGEST_LABEL = 24

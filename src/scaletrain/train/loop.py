@@ -75,7 +75,7 @@ def train(
             attempts.check_newest(job.run, job.attempt)
             attempts.begin(job.run, job.attempt, position.step)
         purse = being_opened.open()
-        records = _open_records(stack, job, worker, on_lines)
+        records = _open_records(stack, job, worker, on_lines, first_step=position.step + 1)
         profiler = _open_debug_tools(stack, job, worker, engine, position.step)
         saver = stack.enter_context(Saver(engine, job, worker))
         garbage = stack.enter_context(Garbage())
@@ -188,12 +188,23 @@ def _validate(job: Job, worker: Worker, engine: Any, index: DatasetIndex, step: 
 
 
 def _open_records(
-    stack: ExitStack, job: Job, worker: Worker, on_lines: Callable[[Sequence[bytes]], None] | None
+    stack: ExitStack,
+    job: Job,
+    worker: Worker,
+    on_lines: Callable[[Sequence[bytes]], None] | None,
+    *,
+    first_step: int,
 ) -> Records | None:
     if worker.rank != 0:
         return None
-    tensorboard = job.config.track.tensorboard
-    return stack.enter_context(Records(job.run, attempt=job.attempt, tensorboard=tensorboard, on_lines=on_lines))
+    records = Records(
+        job.run,
+        attempt=job.attempt,
+        first_step=first_step,
+        tensorboard=job.config.track.tensorboard,
+        on_lines=on_lines,
+    )
+    return stack.enter_context(records)
 
 
 def _open_debug_tools(stack: ExitStack, job: Job, worker: Worker, engine: Any, step: int) -> Any:

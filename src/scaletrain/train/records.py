@@ -9,9 +9,8 @@ from typing import Self
 from scaletrain import storage
 from scaletrain.layout import RunLayout
 from scaletrain.metrics import RecordWriter, StepMetrics
+from scaletrain.track.curves import Curves
 from scaletrain.train.ledger import LedgerLine
-
-_CURVES = ("loss", "learning_rate", "grad_norm", "tokens_per_s", "mfu", "validation_loss", "validation_perplexity")
 
 
 class Records:
@@ -22,6 +21,7 @@ class Records:
         run: RunLayout,
         *,
         attempt: int,
+        first_step: int,
         tensorboard: bool,
         on_lines: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
@@ -30,7 +30,7 @@ class Records:
         folder = Path(self._scratch.name)
         self._metrics = RecordWriter(run.metrics, attempt=attempt, local_folder=folder, on_lines=on_lines)
         self._ledger = RecordWriter(run.ledger, attempt=attempt, local_folder=folder)
-        self._curves = _Curves(folder / "tensorboard") if tensorboard else None
+        self._curves = Curves(folder / "tensorboard", first_step=first_step) if tensorboard else None
 
     def __enter__(self) -> Self:
         return self
@@ -59,32 +59,3 @@ class Records:
         if self._curves is not None:
             self._curves.flush()
             storage.upload_folder(self._curves.folder, self._run.tensorboard)
-
-
-class _Curves:
-    """TensorBoard event files; its own writer queues events and writes them in a thread."""
-
-    def __init__(self, folder: Path) -> None:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self.folder = folder
-        self._writer = EventFileWriter(str(folder))
-
-    def add(self, metrics: StepMetrics) -> None:
-        import time
-
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        values = [
-            Summary.Value(tag=name, simple_value=value)
-            for name in _CURVES
-            if (value := getattr(metrics, name)) is not None
-        ]
-        self._writer.add_event(Event(step=metrics.step, wall_time=time.time(), summary=Summary(value=values)))
-
-    def flush(self) -> None:
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()

@@ -6,7 +6,7 @@ does not wait.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,9 @@ from scaletrain.price_table import read_price_table
 from scaletrain.run_inputs import inputs_of, is_there
 from scaletrain.stop_request import StopRequest
 from scaletrain.this_machine import find_this_machine, looks_rented
+from scaletrain.track.alerts import Alerts, alerting
+from scaletrain.track.check import check as check_tracking
+from scaletrain.track.tracking import Tracking
 from scaletrain.train import micro_batch, on_ray
 from scaletrain.train.display import Display
 from scaletrain.train.job import Accounting, Job
@@ -59,7 +62,13 @@ def train(config: Config, *, local: bool) -> Summary:
     storage.configure(config.storage.root, config.storage.options)
     config = _with_absolute_root(config)
     accounting = _accounting(config)
-    with nullcontext() if local else on_ray.cluster(config):
+    check_tracking(config.track)
+    with (
+        alerting(
+            config.track.alerts, RunLayout(config.storage.root, config.name), budget_usd=config.budget.usd
+        ) as alerts,
+        nullcontext() if local else on_ray.cluster(config),
+    ):
         device = devices.resolve_device(
             config.train.device, gpus=devices.count_local_gpus() if local else on_ray.count_gpus()
         )
@@ -84,10 +93,10 @@ def train(config: Config, *, local: bool) -> Summary:
         job = replace(job, config=micro_batch.settle(job, on_a_worker=partial(on_a_worker, job)))
         _settle_config(job.run, job.config)
         keep_plan(job, index)
-        return _run(job, local=local)
+        return _run(job, local=local, alerts=alerts)
 
 
-def _run(job: Job, *, local: bool) -> Summary:
+def _run(job: Job, *, local: bool, alerts: Alerts) -> Summary:
     name, run = job.config.name, job.run
     first_step = _committed_step(run)
     if first_step >= job.last_step:
@@ -96,16 +105,25 @@ def _run(job: Job, *, local: bool) -> Summary:
     if first_step:
         log.info("going on from step %d", first_step)
     attempts.refuse_a_second(run)
+    on_cluster = not local and ray_cluster.address() is not None
     with (
         StopRequest(_STOPPING) as stop,
         Display(name=name, total_steps=job.total_steps, first_step=first_step) as display,
+        Tracking(job.config, run, total_steps=job.total_steps, on_cluster=on_cluster, alerts=alerts) as tracking,
     ):
+
+        def take(lines: Sequence[bytes]) -> None:
+            display.show(lines)
+            tracking.add(lines)
+
         if local:
             with _attempt(job) as claimed:
-                run_local(claimed, stop=stop.asked, on_lines=display.show)
+                run_local(claimed, stop=stop.asked, on_lines=take)
         else:
-            on_ray.run_on_ray(job, claim=_attempt, stop=stop.asked, on_lines=display.show)
+            on_ray.run_on_ray(job, claim=_attempt, stop=stop.asked, on_lines=take)
     step = _committed_step(run)
+    if step >= job.total_steps:
+        alerts.finished(step)
     if step < job.last_step:
         raise Interrupted(f"stopped at step {step} of {job.total_steps}, saved; the same command goes on from there")
     return Summary(run.url, step, job.total_steps, first_step)
