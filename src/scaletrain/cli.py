@@ -18,6 +18,7 @@ from scaletrain import (
     cli_models,
     cli_runs,
     cli_serve,
+    cli_sweep,
 )
 from scaletrain.command import (
     ConfigFile,
@@ -49,6 +50,7 @@ app.add_typer(cli_models.app)
 app.add_typer(cli_evaluate.app)
 app.add_typer(cli_jobs.app)
 app.add_typer(cli_runs.app, name="runs")
+app.add_typer(cli_sweep.app, name="sweep")
 app.add_typer(cli_cluster.cluster_app)
 app.add_typer(cli_judge.app, name="judge")
 app.add_typer(cli_serve.serve_app)

@@ -6,7 +6,8 @@ does not wait.
 """
 
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -45,10 +46,17 @@ class Summary:
         return self.step >= self.total_steps
 
 
-def train(config: Config, *, local: bool) -> Summary:
+def train(
+    config: Config,
+    *,
+    local: bool,
+    stop: threading.Event | None = None,
+    on_lines: Callable[[Sequence[bytes]], None] | None = None,
+) -> Summary:
     """Train until the last step, `debug.stop_after`, or a signal; the same call goes on where the last one ended.
 
-    Raises Interrupted (after the state was saved), and whatever ScaletrainError ended the run.
+    Whoever trains from a program may ask for a stop by `stop` instead of a signal, and gets each new line of metrics
+    by `on_lines`. Raises Interrupted (after the state was saved), and whatever ScaletrainError ended the run.
     """
     storage.configure(config.storage.root, config.storage.options)
     config = _with_absolute_root(config)
@@ -73,10 +81,16 @@ def train(config: Config, *, local: bool) -> Summary:
             reader="local" if local else "ray",
         )
         _settle_config(job.run, config)
-        return _run(job, local=local)
+        return _run(job, local=local, stop=stop, on_lines=on_lines)
 
 
-def _run(job: Job, *, local: bool) -> Summary:
+def _run(
+    job: Job,
+    *,
+    local: bool,
+    stop: threading.Event | None,
+    on_lines: Callable[[Sequence[bytes]], None] | None,
+) -> Summary:
     name, run = job.config.name, job.run
     first_step = _committed_step(run)
     if first_step >= job.last_step:
@@ -86,14 +100,21 @@ def _run(job: Job, *, local: bool) -> Summary:
         log.info("going on from step %d", first_step)
     attempts.refuse_a_second(run)
     with (
-        StopRequest(_STOPPING) as stop,
+        StopRequest(_STOPPING) as signalled,
         Display(name=name, total_steps=job.total_steps, first_step=first_step) as display,
     ):
+
+        def show(lines: Sequence[bytes]) -> None:
+            display.show(lines)
+            if on_lines is not None:
+                on_lines(lines)
+
+        asked = stop or signalled.asked
         if local:
             with _attempt(job) as claimed:
-                run_local(claimed, stop=stop.asked, on_lines=display.show)
+                run_local(claimed, stop=asked, on_lines=show)
         else:
-            on_ray.run_on_ray(job, claim=_attempt, stop=stop.asked, on_lines=display.show)
+            on_ray.run_on_ray(job, claim=_attempt, stop=asked, on_lines=show)
     step = _committed_step(run)
     if step < job.last_step:
         raise Interrupted(f"stopped at step {step} of {job.total_steps}, saved; the same command goes on from there")
