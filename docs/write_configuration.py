@@ -55,9 +55,10 @@ def _section_tables(path: str, section: dict[str, Any], sections: dict[str, Any]
 
 
 def _section(field: dict[str, Any]) -> str | None:
-    """The name of the section that a field holds, alone, optionally or in a list."""
-    for choice in (field, field.get("items", {}), *_choices(field), *_choices(field.get("items", {}))):
-        if "$ref" in choice:
+    """The name of the section that a field holds, alone, optionally, in a list or under names of the user's own."""
+    named = field.get("additionalProperties", {})
+    for choice in (field, named, field.get("items", {}), *_choices(field), *_choices(field.get("items", {}))):
+        if isinstance(choice, dict) and "$ref" in choice:
             return str(choice["$ref"].rpartition("/")[2])
     return None
 

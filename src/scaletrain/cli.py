@@ -22,6 +22,7 @@ from scaletrain import (
     cli_runs,
     cli_serve,
     cli_simulate,
+    cli_sweep,
 )
 from scaletrain.command import (
     ConfigFile,
@@ -58,6 +59,7 @@ app.add_typer(cli_runs.app, name="runs")
 app.add_typer(cli_prices.app, name="prices")
 app.add_typer(cli_runs.show_app)
 app.add_typer(cli_report.app)
+app.add_typer(cli_sweep.app, name="sweep")
 app.add_typer(cli_cluster.cluster_app)
 app.add_typer(cli_judge.app, name="judge")
 app.add_typer(cli_serve.serve_app)

@@ -235,6 +235,9 @@ def _parse(words: Sequence[str]) -> "Command":
         raise ConfigError(f"{name}: scaletrain has no such command; see `scaletrain --help`")
     try:
         context = commands[name].make_context(name, list(arguments))
+        inner = getattr(commands[name], "commands", {})
+        if "run" in inner and arguments[0] not in inner:  # `sweep CONFIG` stands for `sweep run CONFIG`
+            context = inner["run"].make_context("run", list(arguments), parent=context)
     except typer.TyperException as error:
         raise ConfigError(f"{name}: {str(error).rstrip('.')}; see `scaletrain {name} --help`") from error
     config = next(

@@ -26,6 +26,7 @@ from scaletrain.config_section import (
     refuse_booleans,
 )
 from scaletrain.config_serve import ServeSection
+from scaletrain.config_sweep import SweepSection
 from scaletrain.config_track import TrackSection
 
 
@@ -326,6 +327,7 @@ class Config(Section):
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)  # type: ignore[arg-type]
     serve: ServeSection = Field(default_factory=ServeSection)  # type: ignore[arg-type]
     budget: BudgetSection = Field(default_factory=BudgetSection)  # type: ignore[arg-type]
+    sweep: SweepSection | None = Field(None, description="of `scaletrain sweep`: parameters, search, trials")
     track: TrackSection = Field(default_factory=TrackSection)  # type: ignore[arg-type]
     debug: DebugSection = Field(default_factory=DebugSection)  # type: ignore[arg-type]
 

@@ -17,6 +17,7 @@ _MAY_CHANGE = re.compile(
     r"|train\.(micro_batch_size|device|evaluate_every_steps|evaluate_rows|timeout_s)"
     r"|model\.(attention|gradient_checkpointing|kernels)"
     r"|data\.reuse"
+    r"|sweep(\..*)?"
 )
 
 

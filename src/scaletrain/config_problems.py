@@ -181,11 +181,14 @@ def _known_keys(path: FieldPath) -> list[str]:
 
 def _section_at(path: FieldPath) -> type[Section] | None:
     section: type[Section] | None = Config
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         if section is None or isinstance(part, int):
             continue
         info = section.model_fields.get(part)
         section = _section_in(info.annotation) if info else None
+        if info is not None and get_origin(info.annotation) is dict:
+            next(parts, None)  # the user's own name for one of the sections
     return section
 
 

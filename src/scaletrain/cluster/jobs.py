@@ -21,6 +21,7 @@ from scaletrain.cluster.phases import Phases
 from scaletrain.cluster.ssh_tunnel import Host, UnreachableError, open_tunnel
 from scaletrain.errors import ClusterError, ConfigError
 from scaletrain.layout import RunLayout
+from scaletrain.sweep.records import SweepLayout
 
 JOB_SERVER_PORT = 8265
 _STOPPED_BY_REQUEST = 130
@@ -82,12 +83,17 @@ class Job:
 
     @property
     def run(self) -> RunLayout | None:
-        """The run that the job works on, if it works on one."""
-        return RunLayout(self.labels.root, self.labels.run) if self.labels.run else None
+        """The run or the sweep that the job works on, if it works on one."""
+        return layout_of(self.labels.command, self.labels.root, self.labels.run) if self.labels.run else None
 
     def record(self) -> dict[str, object]:
         """The job as plain data."""
         return asdict(self)
+
+
+def layout_of(command: str, root: str, name: str) -> RunLayout:
+    """Where what a command works on lies."""
+    return SweepLayout(root, name) if command == "sweep" else RunLayout(root, name)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def stop_job(server: JobServer, job: Job, *, timeout_s: float, say: Callable[[st
     if job.has_ended:
         return job
     run = job.run
-    if job.labels.command != "train" or run is None:
+    if job.labels.command not in ("train", "sweep") or run is None:
         say(f"{job.id} has no state to save; ending it")
         return end_now(server, job)
     if storage.is_local(run.root) and not storage.local_path(run.root).is_dir():
@@ -53,7 +53,7 @@ def stop_job(server: JobServer, job: Job, *, timeout_s: float, say: Callable[[st
             asked = attempt
             say(f"asked attempt {attempt} of {run.name} to finish its step, save and end")
         step = committed_step(run)
-        if step != said_step:
+        if step != said_step and job.labels.command == "train":
             say(f"committed: step {step}")
             said_step = step
         time.sleep(_POLL_S)

@@ -16,7 +16,7 @@ import orjson
 
 from scaletrain import __version__, storage
 from scaletrain.cluster.cluster_file import ClusterFile
-from scaletrain.cluster.jobs import Job, JobLabels, JobRequest, JobServer
+from scaletrain.cluster.jobs import Job, JobLabels, JobRequest, JobServer, layout_of
 from scaletrain.cluster.packing_project import is_installed_version, pack_project
 from scaletrain.cluster.phases import Phases
 from scaletrain.cluster.secrecy import secret_problems, variable_problems
@@ -34,6 +34,7 @@ _PLACES: Mapping[str, Literal["head", "worker"]] = {
     "export": "worker",
     "doctor": "head",
     "serve": "head",
+    "sweep": "head",
 }
 _PACKED_CONFIG = "submitted.yaml"
 _REFERENCE = re.compile(r"[A-Z][A-Z0-9_]*=(?P<service>ssm|secretsmanager|gcp):[\w/+=.@:-]+")
@@ -126,7 +127,7 @@ def _submission(
     root = config.storage.root if config else ""
     text = dump_config(config) if config else ""
     in_bucket = config is not None and not storage.is_local(root)
-    url = submitted_config(RunLayout(root, name), job_id) if in_bucket else None
+    url = submitted_config(layout_of(command.name, root, name), job_id) if in_bucket else None
     packed = [] if config is None or in_bucket else [(_PACKED_CONFIG, text.encode())]
     entry = ["python", "-m", "scaletrain.job_entry"]
     if is_installed_version():
@@ -168,11 +169,10 @@ def _with_url(command: Command, url: str) -> list[str]:
 
 def _job_of_the_same_run(server: JobServer, labels: JobLabels) -> Job | None:
     """Two jobs must not train one run; nothing else is kept apart."""
-    if labels.command != "train":
+    if labels.command not in ("train", "sweep"):
         return None
-    same = (
-        job for job in server.jobs() if (job.labels.command, job.run) == ("train", RunLayout(labels.root, labels.run))
-    )
+    wanted = (labels.command, layout_of(labels.command, labels.root, labels.run))
+    same = (job for job in server.jobs() if (job.labels.command, job.run) == wanted)
     return next((job for job in same if not job.has_ended), None)
 
 

@@ -6,7 +6,8 @@ does not wait.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -54,10 +55,18 @@ class Summary:
         return self.step >= self.total_steps
 
 
-def train(config: Config, *, local: bool) -> Summary:
+def train(
+    config: Config,
+    *,
+    local: bool,
+    stop: threading.Event | None = None,
+    on_lines: Callable[[Sequence[bytes]], None] | None = None,
+) -> Summary:
     """Train until the last step, `debug.stop_after`, or a signal; the same call goes on where the last one ended.
 
-    Raises Interrupted (after the state was saved), BudgetError (likewise), and whatever ScaletrainError ended the run.
+    Whoever trains from a program may ask for a stop by `stop` instead of a signal, and gets each new line of metrics
+    by `on_lines`. Raises Interrupted (after the state was saved), BudgetError (likewise), and whatever ScaletrainError
+    ended the run.
     """
     storage.configure(config.storage.root, config.storage.options)
     config = _with_absolute_root(config)
@@ -93,10 +102,17 @@ def train(config: Config, *, local: bool) -> Summary:
         job = replace(job, config=micro_batch.settle(job, on_a_worker=partial(on_a_worker, job)))
         _settle_config(job.run, job.config)
         keep_plan(job, index)
-        return _run(job, local=local, alerts=alerts)
+        return _run(job, local=local, alerts=alerts, stop=stop, on_lines=on_lines)
 
 
-def _run(job: Job, *, local: bool, alerts: Alerts) -> Summary:
+def _run(
+    job: Job,
+    *,
+    local: bool,
+    alerts: Alerts,
+    stop: threading.Event | None,
+    on_lines: Callable[[Sequence[bytes]], None] | None,
+) -> Summary:
     name, run = job.config.name, job.run
     first_step = _committed_step(run)
     if first_step >= job.last_step:
@@ -107,7 +123,7 @@ def _run(job: Job, *, local: bool, alerts: Alerts) -> Summary:
     attempts.refuse_a_second(run)
     on_cluster = not local and ray_cluster.address() is not None
     with (
-        StopRequest(_STOPPING) as stop,
+        StopRequest(_STOPPING) as signalled,
         Display(name=name, total_steps=job.total_steps, first_step=first_step) as display,
         Tracking(job.config, run, total_steps=job.total_steps, on_cluster=on_cluster, alerts=alerts) as tracking,
     ):
@@ -115,12 +131,15 @@ def _run(job: Job, *, local: bool, alerts: Alerts) -> Summary:
         def take(lines: Sequence[bytes]) -> None:
             display.show(lines)
             tracking.add(lines)
+            if on_lines is not None:
+                on_lines(lines)
 
+        asked = stop or signalled.asked
         if local:
             with _attempt(job) as claimed:
-                run_local(claimed, stop=stop.asked, on_lines=take)
+                run_local(claimed, stop=asked, on_lines=take)
         else:
-            on_ray.run_on_ray(job, claim=_attempt, stop=stop.asked, on_lines=take)
+            on_ray.run_on_ray(job, claim=_attempt, stop=asked, on_lines=take)
     step = _committed_step(run)
     if step >= job.total_steps:
         alerts.finished(step)

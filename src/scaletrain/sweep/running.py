@@ -1,0 +1,198 @@
+"""Running a sweep: all is checked, what the trials share is prepared once, and they train until all are over.
+
+The same command goes on where the last one ended, on another machine too: trials that are over are not run again, the
+others go on from their own newest commits. Ctrl-C and SIGTERM make all trials save first.
+"""
+
+import contextlib
+import re
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scaletrain import attempts, devices, ray_cluster, storage
+from scaletrain.config import Config, WorkerRange
+from scaletrain.config_file import changed_fields, dump_config, load_config
+from scaletrain.config_sweep import SweepSection
+from scaletrain.data.prepare import prepare
+from scaletrain.data.shards import load_index
+from scaletrain.errors import ConfigError, Interrupted, TrainingError
+from scaletrain.log import get_logger
+from scaletrain.stop_request import StopRequest
+from scaletrain.sweep import limits
+from scaletrain.sweep.checking import check_sweep, trial_config
+from scaletrain.sweep.records import SweepLayout, TrialRecord, read_seconds
+from scaletrain.sweep.report import publish
+from scaletrain.sweep.space import Values
+from scaletrain.sweep.state import Sweep
+from scaletrain.train import on_ray
+from scaletrain.train.trainer import count_steps
+from scaletrain.train.worker import available_cpus
+
+_LOOK_S = 0.5
+_ASK_EVERY_S = 2.0
+_PUBLISH_EVERY_S = 30.0
+_STOPPING = "stopping: all trials finish their steps and are saved first (once more: stop at once, unsaved)"
+# What may differ between two commands that work on one sweep.
+_MAY_CHANGE = re.compile(
+    r"sweep\.(at_once|retries|trials|limit\..*)|(storage|scaling|evaluate|serve|track|budget|alerts|debug)(\..*)?"
+)
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command that worked on a sweep ended; `short_of` says what a limit left undone, and what it would need."""
+
+    layout: SweepLayout
+    section: SweepSection
+    trials: Mapping[int, TrialRecord]
+    short_of: str
+
+
+def run_sweep(config: Config) -> Ended:
+    """Run a sweep until all trials are over, a limit is reached, or a signal comes.
+
+    Raises ConfigError with every problem before anything starts, Interrupted after a signal (all trials were saved),
+    TrainingError where every trial failed, and whatever ScaletrainError ends the sweep as a whole.
+    """
+    section = check_sweep(config)
+    storage.configure(config.storage.root, config.storage.options)
+    root = config.storage.model_copy(update={"root": storage.absolute(config.storage.root)})
+    config = config.model_copy(update={"storage": root})
+    layout = SweepLayout(config.storage.root, config.name)
+    attempts.refuse_a_second(layout)
+    _settle_config(layout, config)
+    before_s = read_seconds(layout)
+    attempt = attempts.claim(layout)
+    with (
+        ray_cluster.connected(num_cpus=_cpus(config, section)),
+        attempts.Heartbeat(layout, attempt),
+        StopRequest(_STOPPING) as stop,
+        contextlib.redirect_stdout(sys.stderr),  # of what Ray warns, some is printed; stdout is for the results
+    ):
+        gpus = on_ray.count_gpus()
+        device = devices.resolve_device(config.train.device, gpus=gpus)
+        devices.check_gpus(config, device)
+        sweep = Sweep(config, section, total_steps=_Preparation(config).total_steps)
+        at_once = _at_once(config, section, gpus=gpus if device == "cuda" else None)
+        stop_request = layout.stop_request(attempt)
+        short_of = _watch(sweep, config, section, at_once, stop.asked, stop_request=stop_request, before_s=before_s)
+    results = publish(layout, config, section, sweep.trials)
+    if stop.asked.is_set() and not sweep.is_over:
+        raise Interrupted(f"{_counts(sweep.trials)}; all are saved, and the same command goes on from there")
+    if sweep.trials and all(each.state == "failed" for each in sweep.trials.values()):
+        reasons = [f"trial {each.number}: {each.reason}" for each in sweep.trials.values()]
+        raise TrainingError("\n  ".join(["every trial failed:", *reasons]))
+    if short_of and results.best is None:
+        raise TrainingError(f"{short_of}. No trial came to its end; all are saved, and a higher limit lets them go on")
+    return Ended(layout, section, sweep.trials, short_of)
+
+
+def _watch(
+    sweep: Sweep,
+    config: Config,
+    section: SweepSection,
+    at_once: int,
+    stop: threading.Event,
+    *,
+    stop_request: str,
+    before_s: float,
+) -> str:
+    """Have the trials run, and watch over limits, signals and stop requests; returns what a limit left undone."""
+    from scaletrain.sweep.on_tune import run_trials
+
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            run_trials(sweep, config, section, at_once=at_once)
+        except BaseException as error:  # noqa: BLE001 -- handed over to the thread that waits, which raises it
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="sweep", daemon=True)
+    began = published = asked_at = time.monotonic()
+    short_of, has_left = "", False
+    thread.start()
+    while thread.is_alive():
+        thread.join(timeout=_LOOK_S)
+        now = time.monotonic()
+        if not has_left and now - asked_at >= _ASK_EVERY_S:
+            asked_at = now
+            if storage.exists(stop_request):
+                stop.set()
+        if not has_left:
+            short_of = limits.reached(section, sweep.trials, seconds=before_s + now - began, at_once=at_once)
+        if (short_of or stop.is_set()) and not has_left:
+            if short_of:
+                log.warning("%s; all trials are saved and stopped", short_of)
+            sweep.leave()
+            has_left = True
+        if now - published >= _PUBLISH_EVERY_S:
+            publish(SweepLayout(config.storage.root, config.name), config, section, dict(sweep.trials))
+            published = now
+    if failure:
+        raise sweep.failure or failure[0]
+    return short_of
+
+
+class _Preparation:
+    """Datasets and models that trials share, each prepared once, in the sweep's own process."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._rows: dict[str, str] = {}
+
+    def total_steps(self, values: Values) -> int:
+        """Prepare what a trial reads, unless another had the same; returns how many steps it has."""
+        config = trial_config(self._config, self._config.name, values)
+        key = f"{config.model.model_dump_json()} {config.data.model_dump_json()} {config.seed}"
+        if key not in self._rows:
+            self._rows[key] = prepare(config).dataset_url
+        return count_steps(config, load_index(self._rows[key]))
+
+
+def _settle_config(layout: SweepLayout, config: Config) -> None:
+    """Keep the configuration that the sweep begins with; later commands may only change what compares no values."""
+    if storage.create(layout.config, dump_config(config).encode()):
+        return
+    problems = []
+    for path, old, new in changed_fields(load_config(layout.config), config):
+        grows = path != "sweep.trials" or (old is not None and new is not None and new >= old)
+        if not (_MAY_CHANGE.fullmatch(path) and grows):
+            problems.append(
+                f"{path}: was {old}, is {new}; the trials so far would not compare: set it back, or give the new sweep "
+                "another name"
+            )
+    if problems:
+        raise ConfigError(problems)
+    storage.write_text(layout.config, dump_config(config))
+
+
+def _at_once(config: Config, section: SweepSection, *, gpus: int | None) -> int:
+    """How many trials fit at once; a cluster is asked for more machines, this machine's GPUs are all there are."""
+    if gpus is None or ray_cluster.address() is not None:
+        return section.at_once
+    fitting = max(1, gpus // _most_workers(config))
+    if fitting < section.at_once:
+        log.info("this machine's %d GPUs are enough for %d trials at once", gpus, fitting)
+    return min(fitting, section.at_once)
+
+
+def _cpus(config: Config, section: SweepSection) -> int:
+    """The logical CPUs of this machine as a cluster: those of all trials' workers, and some for reading."""
+    needed = section.at_once * (_most_workers(config) * config.scaling.cpus_per_worker + 1)
+    return max(available_cpus(), int(needed) + 1)
+
+
+def _most_workers(config: Config) -> int:
+    workers = config.scaling.workers
+    return workers.max if isinstance(workers, WorkerRange) else workers
+
+
+def _counts(trials: Mapping[int, TrialRecord]) -> str:
+    over = sum(each.is_over for each in trials.values())
+    return f"{over} trials are over, {len(trials) - over} are not"
