@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from html import escape
 
-from scaletrain.data.report_charts import Bar, shares
-from scaletrain.data.report_parts import page, section, table, tiles
+from scaletrain.page import page, section, table, tiles
+from scaletrain.page.bars import Bar, shares
 from scaletrain.simulate.display import advice, figure, row_cells, span, workers
 from scaletrain.simulate.estimate import Estimate, Range
 from scaletrain.simulate.study import Study

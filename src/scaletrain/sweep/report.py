@@ -1,6 +1,6 @@
 """sweeps/<name>/report.html, results.md, results.json and best.yaml: the sweep for people and for programs.
 
-The page is one file that needs nothing else (see data/report_parts.py).
+The page is one file that needs nothing else (see scaletrain.page).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import orjson
 from scaletrain import storage
 from scaletrain.config import Config
 from scaletrain.config_sweep import SweepSection
-from scaletrain.data.report_parts import meter, page, section, table, tiles
+from scaletrain.page import meter, page, section, table, tiles
 from scaletrain.sweep import charts
 from scaletrain.sweep.charts import Axis, Line
 from scaletrain.sweep.checking import shown

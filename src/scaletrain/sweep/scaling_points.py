@@ -194,6 +194,9 @@ def _point_problems(config: Config, section: ScalingStudySection, point: Point) 
     except ConfigError as error:
         yield from error.problems
         return
+    if config.train.micro_batch_size == "auto":
+        yield "train.micro_batch_size: got auto; give a number, which all points then share"
+        return
     micro_batches = point.global_batch_size // config.train.micro_batch_size
     if point.workers > micro_batches:
         yield (

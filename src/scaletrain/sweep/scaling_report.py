@@ -1,6 +1,6 @@
 """sweeps/<name>/report.html, results.md, results.json and best.yaml of a scaling study.
 
-The page is one file that needs nothing else (see data/report_parts.py).
+The page is one file that needs nothing else (see scaletrain.page).
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import orjson
 from scaletrain import storage
 from scaletrain.config import Config
 from scaletrain.config_scaling import ScalingStudySection
-from scaletrain.data.report_parts import page, section, table, tiles
+from scaletrain.page import page, section, table, tiles
 from scaletrain.sweep import scaling_charts
 from scaletrain.sweep.records import SweepLayout
 from scaletrain.sweep.scaling_law import FEWEST_POINTS

@@ -145,7 +145,7 @@ class Study:
         record = PointRecord(
             point=point,
             run=config.name,
-            micro_batch_size=config.train.micro_batch_size,
+            micro_batch_size=config.train.micro_rows,
             # A weak point sees as many samples in fewer, larger steps.
             whole_steps=-(-self._whole_steps * batch // point.global_batch_size),
             seconds=known.seconds if known else 0.0,
