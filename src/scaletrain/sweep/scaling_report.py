@@ -58,7 +58,7 @@ def report_html(results: StudyResults) -> bytes:
             section(
                 "Money and time",
                 f"For each point {costs} a million tokens cost, and how long the whole run takes; the number beside it "
-                "is that of its workers. Start-up is counted, saves and lost machines are not.",
+                "is that of its workers. The hours have start-up in them, but no saves and no lost machines.",
                 scaling_charts.cost_and_hours(results),
             ),
         ]
@@ -81,13 +81,17 @@ def _head(results: StudyResults) -> str:
         numbers.append((f"{quickest.measured.tokens_per_s.median:,.0f}", told))
     if results.best is not None:
         numbers.append((f"{results.best.hours:,.3g}", f"hours at the best, {counted(results.best.point.workers)}"))
-    lines = "".join(f"<p>{escape(line[:1].upper() + line[1:])}.</p>" for line in verdict(results))
-    return f'<h1>Scaling of <code>{escape(results.study)}</code></h1><div class="tiles">{tiles(numbers)}</div>{lines}'
+    lines = "".join(
+        f"<p>{escape(line[:1].upper() + line[1:])}{'' if line.endswith('?') else '.'}</p>" for line in verdict(results)
+    )
+    head = f'<h1>Scaling of <code>{escape(results.study)}</code></h1><div class="tiles">{tiles(numbers)}</div>'
+    return f'{head}<div style="margin-top: 16px">{lines}</div>'
 
 
 def _table(results: StudyResults) -> str:
     heads, rows = study_rows(results)
-    return table(heads, [[escape(cell) for cell in row] for row in rows], texts=(0, len(heads) - 1))
+    cells = [[escape(cell.replace(" ", "\N{NO-BREAK SPACE}")) for cell in row] for row in rows]  # a row is one line
+    return table(heads, cells, texts=(0, len(heads) - 1))
 
 
 def _laws(results: StudyResults) -> str:
