@@ -55,7 +55,7 @@ def step_in(textfile: Path) -> int:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_killed_run_goes_on_in_every_tracker(tmp_path: Path) -> None:
     """Steps that were done again are the same steps: each tracker keeps one, with the loss that the bucket has."""
     prepared = workers.make_prepared(tmp_path / "bucket")
@@ -71,13 +71,13 @@ def test_a_killed_run_goes_on_in_every_tracker(tmp_path: Path) -> None:
     with receiving() as received:
         secrets = {"SCALETRAIN_WEBHOOK": received.url, "WANDB_API_KEY": KEY}
         with training(workers.tiny_config(prepared.root, **settings), secrets) as process:
-            wait_for(lambda: step_in(textfile) > 10 and checkpoint.latest(run), "a commit", limit_s=120)
+            wait_for(lambda: step_in(textfile) > 10 and checkpoint.latest(run), "a commit", limit_s=300)
             os.kill(process.pid, signal.SIGKILL)
         newest = checkpoint.latest(run)
         assert newest is not None
         last = max(newest.step, step_in(textfile)) + 20
         with training(workers.tiny_config(prepared.root, **settings, debug__stop_after=last), secrets) as process:
-            process.join(200)
+            process.join(400)
             assert process.exitcode == 0
         assert received.messages == []  # a kill is seen by nobody, and stop_after is no end of the run
 
