@@ -27,4 +27,4 @@ def test_a_budget_stops_a_run_of_workers_and_a_higher_one_goes_on(tmp_path: Path
     assert shown["step"] == 16 and shown["last_metrics"]["usd_per_hour"] == pytest.approx(3.6e6)
     assert shown["cost"]["usd"] == pytest.approx(sum(shown["cost"]["by_part"].values()))
     assert shown["cost"]["usd"] >= 0.99 * shown["last_metrics"]["cost_usd"] > 0.01
-    assert "of them for lost work" in run("show", "tiny", "--root", root)
+    assert "for work that was lost" in run("show", "tiny", "--root", root)
