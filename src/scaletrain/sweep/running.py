@@ -14,16 +14,16 @@ from dataclasses import dataclass
 
 from scaletrain import attempts, devices, ray_cluster, storage
 from scaletrain.config import Config, WorkerRange
-from scaletrain.config_file import changed_fields, dump_config, load_config
 from scaletrain.config_sweep import SweepSection
 from scaletrain.data.prepare import prepare
 from scaletrain.data.shards import load_index
-from scaletrain.errors import ConfigError, Interrupted, TrainingError
+from scaletrain.errors import Interrupted, TrainingError
 from scaletrain.log import get_logger
 from scaletrain.stop_request import StopRequest
 from scaletrain.sweep import limits
 from scaletrain.sweep.checking import check_sweep, trial_config
-from scaletrain.sweep.records import SweepLayout, TrialRecord, read_seconds
+from scaletrain.sweep.opening import open_sweep
+from scaletrain.sweep.records import SweepLayout, TrialRecord
 from scaletrain.sweep.report import publish
 from scaletrain.sweep.space import Values
 from scaletrain.sweep.state import Sweep
@@ -60,14 +60,8 @@ def run_sweep(config: Config) -> Ended:
     TrainingError where every trial failed, and whatever ScaletrainError ends the sweep as a whole.
     """
     section = check_sweep(config)
-    storage.configure(config.storage.root, config.storage.options)
-    root = config.storage.model_copy(update={"root": storage.absolute(config.storage.root)})
-    config = config.model_copy(update={"storage": root})
-    layout = SweepLayout(config.storage.root, config.name)
-    attempts.refuse_a_second(layout)
-    _settle_config(layout, config)
-    before_s = read_seconds(layout)
-    attempt = attempts.claim(layout)
+    opened = open_sweep(config, may_change=_may_change, noun="sweep", parts="trials")
+    config, layout, attempt = opened.config, opened.layout, opened.attempt
     with (
         ray_cluster.connected(num_cpus=_cpus(config, section)),
         attempts.Heartbeat(layout, attempt),
@@ -80,7 +74,9 @@ def run_sweep(config: Config) -> Ended:
         sweep = Sweep(config, section, total_steps=_Preparation(config).total_steps)
         at_once = _at_once(config, section, gpus=gpus if device == "cuda" else None)
         stop_request = layout.stop_request(attempt)
-        short_of = _watch(sweep, config, section, at_once, stop.asked, stop_request=stop_request, before_s=before_s)
+        short_of = _watch(
+            sweep, config, section, at_once, stop.asked, stop_request=stop_request, before_s=opened.before_s
+        )
     results = publish(layout, config, section, sweep.trials)
     if stop.asked.is_set() and not sweep.is_over:
         raise Interrupted(f"{_counts(sweep.trials)}; all are saved, and the same command goes on from there")
@@ -155,21 +151,11 @@ class _Preparation:
         return count_steps(config, load_index(self._rows[key]))
 
 
-def _settle_config(layout: SweepLayout, config: Config) -> None:
-    """Keep the configuration that the sweep begins with; later commands may only change what compares no values."""
-    if storage.create(layout.config, dump_config(config).encode()):
-        return
-    problems = []
-    for path, old, new in changed_fields(load_config(layout.config), config):
-        grows = path != "sweep.trials" or (old is not None and new is not None and new >= old)
-        if not (_MAY_CHANGE.fullmatch(path) and grows):
-            problems.append(
-                f"{path}: was {old}, is {new}; the trials so far would not compare: set it back, or give the new sweep "
-                "another name"
-            )
-    if problems:
-        raise ConfigError(problems)
-    storage.write_text(layout.config, dump_config(config))
+def _may_change(path: str, old: object, new: object) -> bool:
+    """Whether a later command may change a field: one that compares no values, or for more trials."""
+    if path == "sweep.trials":
+        return isinstance(old, int) and isinstance(new, int) and new >= old
+    return bool(_MAY_CHANGE.fullmatch(path))
 
 
 def _at_once(config: Config, section: SweepSection, *, gpus: int | None) -> int:

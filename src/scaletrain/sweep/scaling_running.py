@@ -15,7 +15,6 @@ import orjson
 
 from scaletrain import attempts, devices, ray_cluster, storage
 from scaletrain.config import Config
-from scaletrain.config_file import changed_fields, dump_config, load_config
 from scaletrain.config_scaling import ScalingStudySection
 from scaletrain.data.prepare import prepare
 from scaletrain.data.shards import load_index
@@ -24,7 +23,8 @@ from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
 from scaletrain.stop_request import StopRequest
 from scaletrain.sweep import scaling_points
-from scaletrain.sweep.records import SweepLayout, read_seconds
+from scaletrain.sweep.opening import open_sweep
+from scaletrain.sweep.records import SweepLayout
 from scaletrain.sweep.scaling_points import Point, check_study, point_config
 from scaletrain.sweep.scaling_records import PointRecord, measure, read_points, write_point
 from scaletrain.sweep.scaling_report import publish
@@ -63,14 +63,8 @@ def run_study(config: Config) -> StudyEnded:
     point failed, and whatever ScaletrainError ends the study as a whole.
     """
     section = check_study(config)
-    storage.configure(config.storage.root, config.storage.options)
-    root = config.storage.model_copy(update={"root": storage.absolute(config.storage.root)})
-    config = config.model_copy(update={"storage": root})
-    layout = SweepLayout(config.storage.root, config.name)
-    attempts.refuse_a_second(layout)
-    _settle_config(layout, config)
-    before_s = read_seconds(layout)
-    attempt = attempts.claim(layout)
+    opened = open_sweep(config, may_change=_may_change, noun="study", parts="points")
+    config, layout, attempt = opened.config, opened.layout, opened.attempt
     with (
         ray_cluster.connected(num_cpus=_cpus(config, section)),
         attempts.Heartbeat(layout, attempt),
@@ -81,7 +75,7 @@ def run_study(config: Config) -> StudyEnded:
         if ray_cluster.address() is not None:
             scaling_points.check_cluster(config, section, device=device)
         whole_steps = count_steps(config, load_index(prepare(config).dataset_url))
-        study = Study(config, section, whole_steps, stop, attempt=attempt, before_s=before_s)
+        study = Study(config, section, whole_steps, stop, attempt=attempt, before_s=opened.before_s)
         study.run()
     results = publish(layout, config, section, study.records)
     left = results.planned - sum(each.state != "running" for each in results.records)
@@ -251,19 +245,9 @@ def short_reason(message: str) -> str:
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
 
 
-def _settle_config(layout: SweepLayout, config: Config) -> None:
-    """Keep the configuration that the study begins with; later commands may only change what measures the same."""
-    if storage.create(layout.config, dump_config(config).encode()):
-        return
-    problems = [
-        f"{path}: was {old}, is {new}; the points so far would not compare: set it back, or give the new study another "
-        "name"
-        for path, old, new in changed_fields(load_config(layout.config), config)
-        if not _MAY_CHANGE.fullmatch(path)
-    ]
-    if problems:
-        raise ConfigError(problems)
-    storage.write_text(layout.config, dump_config(config))
+def _may_change(path: str, _old: object, _new: object) -> bool:
+    """Whether a later command may change a field: one that leaves what a point measures the same."""
+    return bool(_MAY_CHANGE.fullmatch(path))
 
 
 def _cpus(config: Config, section: ScalingStudySection) -> int:

@@ -69,7 +69,7 @@ def train(
     ended the run.
     """
     storage.configure(config.storage.root, config.storage.options)
-    config = _with_absolute_root(config)
+    config = with_absolute_root(config)
     accounting = _accounting(config)
     check_tracking(config.track)
     with (
@@ -207,7 +207,7 @@ def _attempt(job: Job) -> Iterator[Job]:
         yield replace(job, attempt=number)
 
 
-def _with_absolute_root(config: Config) -> Config:
+def with_absolute_root(config: Config) -> Config:
     """Workers need not share this process's working directory."""
     section = config.storage.model_copy(update={"root": storage.absolute(config.storage.root)})
     return config.model_copy(update={"storage": section})

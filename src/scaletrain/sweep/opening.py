@@ -1,0 +1,45 @@
+"""What a command that works on a sweep or a study does first: no other works on it, and it is still the same one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scaletrain import attempts, storage
+from scaletrain.config import Config
+from scaletrain.config_file import changed_fields, dump_config, load_config
+from scaletrain.errors import ConfigError
+from scaletrain.sweep.records import SweepLayout, read_seconds
+from scaletrain.train.trainer import with_absolute_root
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A sweep that this command works on: as which attempt, and how many seconds commands before it took."""
+
+    config: Config
+    layout: SweepLayout
+    attempt: int
+    before_s: float
+
+
+def open_sweep(config: Config, *, may_change: Callable[[str, object, object], bool], noun: str, parts: str) -> Opened:
+    """Claim a sweep; `may_change(path, old, new)` says whether a field may differ from the command before.
+
+    Raises ConfigError with every field that may not, or where another command works on it. `noun` and `parts` are what
+    messages call it.
+    """
+    storage.configure(config.storage.root, config.storage.options)
+    config = with_absolute_root(config)
+    layout = SweepLayout(config.storage.root, config.name)
+    attempts.refuse_a_second(layout)
+    if not storage.create(layout.config, dump_config(config).encode()):
+        problems = [
+            f"{path}: was {old}, is {new}; the {parts} so far would not compare: set it back, or give the new {noun} "
+            "another name"
+            for path, old, new in changed_fields(load_config(layout.config), config)
+            if not may_change(path, old, new)
+        ]
+        if problems:
+            raise ConfigError(problems)
+        storage.write_text(layout.config, dump_config(config))
+    before_s = read_seconds(layout)
+    return Opened(config, layout, attempts.claim(layout), before_s)
