@@ -1,11 +1,15 @@
 """`scaletrain sweep`: many runs of one configuration, and what they have found."""
 
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from scaletrain.command import ConfigFile, Json, Overrides, Root, load_config_file, print_result, reported
+
+if TYPE_CHECKING:
+    from scaletrain.sweep.results import Results
 
 
 class _RunByDefault(TyperGroup):
@@ -37,7 +41,7 @@ def run(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) 
     With `kind: scaling` it measures how training scales instead, one number of workers and ZeRO stage after the other:
     sweep='{kind: scaling, scaling: {worker_counts: [1, 2, 4]}}'.
     """
-    from scaletrain.sweep.results import results_of, results_table
+    from scaletrain.sweep.results import results_table
     from scaletrain.sweep.running import run_sweep
 
     loaded = load_config_file(config, overrides)
@@ -45,10 +49,11 @@ def run(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) 
         _run_study(loaded, as_json=as_json)
         return
     ended = run_sweep(loaded)
-    results = results_of(loaded, ended.section, ended.trials)
+    results = ended.results
     record = {**results.record(), "short_of": ended.short_of, "url": ended.layout.url}
     print_result(record, as_json=as_json, display=lambda: results_table(results))
     if not as_json:
+        _tell_of_machines(results)
         _tell(ended.layout.url, best=results.best, short_of=ended.short_of)
 
 
@@ -64,6 +69,8 @@ def show(
     from scaletrain.command import is_config_file
     from scaletrain.config_file import load_config
     from scaletrain.errors import NotFoundError
+    from scaletrain.sweep.machines import read_watched
+    from scaletrain.sweep.machines_account import account_of
     from scaletrain.sweep.records import SweepLayout, read_trials
     from scaletrain.sweep.results import results_of, results_table
 
@@ -79,10 +86,21 @@ def show(
     if config.sweep.scaling is not None:
         _show_study(config, layout, as_json=as_json)
         return
-    results = results_of(config, config.sweep, read_trials(layout))
+    results = replace(results_of(config, config.sweep, read_trials(layout)), machines=account_of(read_watched(layout)))
     print_result({**results.record(), "url": layout.url}, as_json=as_json, display=lambda: results_table(results))
     if not as_json:
+        _tell_of_machines(results)
         _tell(layout.url, best=results.best, short_of="")
+
+
+def _tell_of_machines(results: "Results") -> None:
+    import sys
+
+    if (account := results.machines) is not None:
+        cost = "" if account.usd is None else f", {account.usd:,.2f} USD with the head's"
+        print(
+            f"machines: {account.most} at most, {account.unused:.0%} of their time not at work{cost}", file=sys.stderr
+        )
 
 
 def _tell(url: str, *, best: int | None, short_of: str) -> None:

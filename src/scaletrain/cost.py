@@ -20,7 +20,7 @@ from scaletrain.errors import BudgetError, NotFoundError
 from scaletrain.goodput import TimeAccount, TimeParts, is_one_command
 from scaletrain.layout import RunLayout
 from scaletrain.metrics import read_last_record
-from scaletrain.price_table import PriceList, PriceTable, load_price_table, too_old
+from scaletrain.price_table import PriceList, PriceTable, load_price_table, read_price_table, too_old
 from scaletrain.storage.parallel import in_parallel
 from scaletrain.this_machine import Machine
 
@@ -46,6 +46,12 @@ class Prices:
         packaged = load_price_table()
         table = self.own.over(packaged) if self.own is not None else packaged
         return table.row(machine.machine_type, machine.market, region=machine.region)
+
+
+def prices_of(budget: BudgetSection) -> Prices:
+    """The prices that a configuration names, before the package's. Raises ConfigError."""
+    own = read_price_table(budget.prices) if budget.prices is not None else None
+    return Prices(budget.usd_per_machine_hour, own)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scaletrain.log import get_logger
+from scaletrain.price_table import Market
 
 _ON_THE_HEAD = Path("~/ray_bootstrap_config.yaml")
 _LOG_LINES = 2000
@@ -49,13 +50,15 @@ log = get_logger(__name__)
 class MachineType:
     """A type of machine that the autoscaler may start: `resources` of one, and how many at most.
 
-    `instance_type` is the cloud's name for it, None for machines of one's own.
+    `instance_type` is the cloud's name for it, `market` and `region` where it is rented: None where it is one's own.
     """
 
     name: str
     max_count: int
     resources: Mapping[str, float]
     instance_type: str | None = None
+    market: Market | None = None
+    region: str | None = None
 
     def room_for(self, bundle: Mapping[str, float]) -> int:
         """How many workers, each of which needs `bundle`, fit on all machines of this type."""
@@ -119,21 +122,45 @@ def machine_types(path: Path = _ON_THE_HEAD) -> tuple[MachineType, ...]:
 
     Asked on the head. A type whose resources the file leaves to Ray (machines of one's own) is left out.
     """
+    head, types = _types(path)
+    return tuple(each for each in types if each.name != head and each.resources and each.max_count)
+
+
+def head_type(path: Path = _ON_THE_HEAD) -> MachineType | None:
+    """The head's own type; None where there is no autoscaler."""
+    head, types = _types(path)
+    return next((each for each in types if each.name == head), None)
+
+
+def _types(path: Path) -> tuple[str | None, list[MachineType]]:
+    """The name of the head's type, and every type of the cluster's file."""
     import yaml
 
     path = path.expanduser()
     if not path.is_file():
-        return ()
+        return None, []
     tree: Mapping[str, Any] = yaml.safe_load(path.read_text()) or {}
-    head = tree.get("head_node_type")
-    types = []
-    for name, kind in (tree.get("available_node_types") or {}).items():
-        resources = kind.get("resources") or {}
-        most = min(int(kind.get("max_workers", tree.get("max_workers", 0))), int(tree.get("max_workers", 0)))
-        if name != head and resources and most:
-            node = kind.get("node_config") or {}
-            types.append(MachineType(name, most, resources, node.get("InstanceType") or node.get("machineType")))
-    return tuple(types)
+    most, region = int(tree.get("max_workers", 0)), (tree.get("provider") or {}).get("region")
+    types = [
+        _type(name, kind, most=most, region=region) for name, kind in (tree.get("available_node_types") or {}).items()
+    ]
+    return tree.get("head_node_type"), types
+
+
+def _type(name: str, kind: Mapping[str, Any], *, most: int, region: str | None) -> MachineType:
+    node = kind.get("node_config") or {}
+    instance_type = node.get("InstanceType") or node.get("machineType")
+    is_spot = (node.get("InstanceMarketOptions") or {}).get("MarketType") == "spot" or (
+        node.get("scheduling") or {}
+    ).get("provisioningModel") == "SPOT"
+    return MachineType(
+        name,
+        max_count=min(int(kind.get("max_workers", most)), most),
+        resources=kind.get("resources") or {},
+        instance_type=instance_type,
+        market=None if instance_type is None else "spot" if is_spot else "on-demand",
+        region=region if instance_type else None,
+    )
 
 
 def read_state(gcs_address: str) -> ClusterState:

@@ -3,6 +3,7 @@
     sweeps/<name>/sweep.yaml            the configuration that it was begun with
     sweeps/<name>/trials/0003.json      a trial: its values, its state, its curve, the runs it is made of
     sweeps/<name>/attempts/             the commands that have worked on it, as a run's attempts
+    sweeps/<name>/machines/             what machines each command saw, where an autoscaler brings them (see machines)
     sweeps/<name>/best.yaml             the best trial's configuration, as `train` takes it
     sweeps/<name>/report.html           for people; results.json and results.md have the same numbers
 
@@ -120,6 +121,13 @@ class SweepLayout(RunLayout):
     @property
     def trials(self) -> str:
         return storage.join(self.url, "trials")
+
+    @property
+    def machines_folder(self) -> str:
+        return storage.join(self.url, "machines")
+
+    def machines(self, attempt: int) -> str:
+        return storage.join(self.machines_folder, f"attempt-{attempt:04d}.jsonl")
 
     @property
     def best(self) -> str:

@@ -4,6 +4,7 @@ The page is one file that needs nothing else (see scaletrain.page).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
 import orjson
@@ -15,6 +16,9 @@ from scaletrain.page import meter, page, section, table, tiles
 from scaletrain.sweep import charts
 from scaletrain.sweep.charts import Axis, Line
 from scaletrain.sweep.checking import shown
+from scaletrain.sweep.machines import Watched
+from scaletrain.sweep.machines_account import account_of
+from scaletrain.sweep.machines_report import machines_section
 from scaletrain.sweep.records import SweepLayout, TrialRecord
 from scaletrain.sweep.results import (
     Results,
@@ -27,20 +31,24 @@ from scaletrain.sweep.results import (
 
 
 def publish(
-    layout: SweepLayout, config: Config, sweep_section: SweepSection, trials: Mapping[int, TrialRecord]
+    layout: SweepLayout,
+    config: Config,
+    sweep_section: SweepSection,
+    trials: Mapping[int, TrialRecord],
+    watched: Sequence[Watched] = (),
 ) -> Results:
-    """Write all that the sweep has found so far; raises StorageError."""
-    results = results_of(config, sweep_section, trials)
+    """Write all that the sweep has found so far; `watched` is what was seen of machines. Raises StorageError."""
+    results = replace(results_of(config, sweep_section, trials), machines=account_of(watched))
     storage.write_bytes(layout.results("json"), orjson.dumps(results.record(), option=orjson.OPT_INDENT_2))
     storage.write_text(layout.results("md"), results_markdown(results))
-    storage.write_bytes(layout.report, report_html(results, sweep_section))
+    storage.write_bytes(layout.report, report_html(results, sweep_section, watched))
     best = best_config(config, results)
     if best is not None:
         storage.write_text(layout.best, best)
     return results
 
 
-def report_html(results: Results, sweep_section: SweepSection) -> bytes:
+def report_html(results: Results, sweep_section: SweepSection, watched: Sequence[Watched] = ()) -> bytes:
     """The page."""
     measured = [each for each in results.ranked if each.curve]
     lines = [
@@ -69,9 +77,10 @@ def report_html(results: Results, sweep_section: SweepSection) -> bytes:
         _importance(results),
         section("Trials", "Best first; those that did not run to their end follow those that did.", _table(results)),
         _clones(measured),
+        machines_section(watched),
     ]
     footer = "Written by <code>scaletrain sweep</code>. The same numbers are in results.json beside this page."
-    return page(f"sweep {results.sweep}", sections, footer=footer)
+    return page(f"sweep {results.sweep}", sections, footer=footer, charts=True)
 
 
 def _head(results: Results) -> str:

@@ -12,6 +12,7 @@ from scaletrain.config_sweep import SweepSection
 from scaletrain.log import visible
 from scaletrain.sweep import space
 from scaletrain.sweep.checking import trial_config
+from scaletrain.sweep.machines_account import MachineAccount
 from scaletrain.sweep.records import TrialRecord
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ _RANK = {"finished": 0, "stopped": 1, "running": 1, "waiting": 1, "failed": 2}
 
 @dataclass(frozen=True)
 class Results:
-    """A sweep's trials with the best first; `importance` adds up to 1, and is empty where too few trials tell."""
+    """A sweep's trials with the best first; `importance` adds up to 1, and is empty where too few trials tell.
+
+    `machines` is None where no autoscaler brought any.
+    """
 
     sweep: str
     metric: str
@@ -31,6 +35,7 @@ class Results:
     ranked: tuple[TrialRecord, ...]
     best: int | None
     importance: Mapping[str, float]
+    machines: MachineAccount | None = None
 
     def record(self) -> dict[str, Any]:
         """The results as plain data."""
@@ -39,7 +44,8 @@ class Results:
             for each in self.ranked
         ]
         head = {"sweep": self.sweep, "metric": self.metric, "planned": self.planned, "best": self.best}
-        return {**head, "importance": dict(self.importance), "trials": trials}
+        machines = None if self.machines is None else self.machines.record()
+        return {**head, "importance": dict(self.importance), "machines": machines, "trials": trials}
 
 
 def results_of(config: Config, section: SweepSection, trials: Mapping[int, TrialRecord]) -> Results:

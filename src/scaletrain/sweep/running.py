@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from scaletrain import attempts, devices, ray_cluster, storage
@@ -22,9 +22,11 @@ from scaletrain.log import get_logger
 from scaletrain.stop_request import StopRequest
 from scaletrain.sweep import limits
 from scaletrain.sweep.checking import check_sweep, trial_config
+from scaletrain.sweep.machines import read_watched, watch_of
 from scaletrain.sweep.opening import open_sweep
 from scaletrain.sweep.records import SweepLayout, TrialRecord
 from scaletrain.sweep.report import publish
+from scaletrain.sweep.results import Results
 from scaletrain.sweep.space import Values
 from scaletrain.sweep.state import Sweep
 from scaletrain.train import on_ray
@@ -48,8 +50,7 @@ class Ended:
     """How a command that worked on a sweep ended; `short_of` says what a limit left undone, and what it would need."""
 
     layout: SweepLayout
-    section: SweepSection
-    trials: Mapping[int, TrialRecord]
+    results: Results
     short_of: str
 
 
@@ -73,11 +74,25 @@ def run_sweep(config: Config) -> Ended:
         devices.check_gpus(config, device)
         sweep = Sweep(config, section, total_steps=_Preparation(config).total_steps)
         at_once = _at_once(config, section, gpus=gpus if device == "cuda" else None)
-        stop_request = layout.stop_request(attempt)
-        short_of = _watch(
-            sweep, config, section, at_once, stop.asked, stop_request=stop_request, before_s=opened.before_s
-        )
-    results = publish(layout, config, section, sweep.trials)
+        earlier = read_watched(layout)
+        machines = watch_of(config, layout, attempt, device=device, trials_at_work=lambda: sweep.at_work)
+
+        def publish_all() -> Results:
+            watched = earlier if machines is None else (*earlier, machines.write())
+            return publish(layout, config, section, dict(sweep.trials), watched)
+
+        with machines or contextlib.nullcontext():
+            short_of = _watch(
+                sweep,
+                config,
+                section,
+                at_once,
+                stop.asked,
+                stop_request=layout.stop_request(attempt),
+                before_s=opened.before_s,
+                publish_all=publish_all,
+            )
+    results = publish_all()
     if stop.asked.is_set() and not sweep.is_over:
         raise Interrupted(f"{_counts(sweep.trials)}; all are saved, and the same command goes on from there")
     if sweep.trials and all(each.state == "failed" for each in sweep.trials.values()):
@@ -85,7 +100,7 @@ def run_sweep(config: Config) -> Ended:
         raise TrainingError("\n  ".join(["every trial failed:", *reasons]))
     if short_of and results.best is None:
         raise TrainingError(f"{short_of}. No trial came to its end; all are saved, and a higher limit lets them go on")
-    return Ended(layout, section, sweep.trials, short_of)
+    return Ended(layout, results, short_of)
 
 
 def _watch(
@@ -97,6 +112,7 @@ def _watch(
     *,
     stop_request: str,
     before_s: float,
+    publish_all: Callable[[], object],
 ) -> str:
     """Have the trials run, and watch over limits, signals and stop requests; returns what a limit left undone."""
     from scaletrain.sweep.on_tune import run_trials
@@ -128,7 +144,7 @@ def _watch(
             sweep.leave()
             has_left = True
         if now - published >= _PUBLISH_EVERY_S:
-            publish(SweepLayout(config.storage.root, config.name), config, section, dict(sweep.trials))
+            publish_all()
             published = now
     if failure:
         raise sweep.failure or failure[0]

@@ -15,14 +15,13 @@ from functools import partial
 from scaletrain import attempts, checkpoint, devices, ray_cluster, storage
 from scaletrain.config import Config
 from scaletrain.config_file import check_resume, dump_config, load_config
-from scaletrain.cost import Prices, check_budget, rate_of, read_history
+from scaletrain.cost import check_budget, prices_of, rate_of, read_history
 from scaletrain.data.prepare import Prepared, prepare
 from scaletrain.data.shards import DatasetIndex, load_index
 from scaletrain.errors import BudgetError, ConfigError, DataError, Interrupted
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
 from scaletrain.model.kernels import resolve_kernels
-from scaletrain.price_table import read_price_table
 from scaletrain.run_inputs import inputs_of, is_there
 from scaletrain.stop_request import StopRequest
 from scaletrain.this_machine import find_this_machine, looks_rented
@@ -151,8 +150,7 @@ def _run(
 def _accounting(config: Config) -> Accounting:
     """Find out what machines cost; raises ConfigError, before anything is started, where no budget is left for them."""
     budget, run = config.budget, RunLayout(config.storage.root, config.name)
-    own = read_price_table(budget.prices) if budget.prices is not None else None
-    prices = Prices(budget.usd_per_machine_hour, own)
+    prices = prices_of(budget)
     asks_cloud = ray_cluster.address() is not None or looks_rented()
     accounting = Accounting(find_this_machine(ask=asks_cloud), prices, asks_cloud)
     is_done = config.train.steps is not None and _committed_step(run) >= config.train.steps
