@@ -2,6 +2,8 @@
 
 import base64
 import io
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -241,3 +243,28 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_said() -> None:
     assert session.messages[-1] == {"role": "assistant", "content": "It is "}
     assert "(stopped)" in text
     assert "/exit leaves" in text
+
+
+class Interrupted:
+    """Ctrl-C comes just while this is destroyed: what is raised there is printed, and lost."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+class Interrupting(Scripted):
+    def stream(self, messages: Any, sampling: Any, tally: Any) -> Iterator[str]:
+        for number, piece in enumerate(super().stream(messages, sampling, tally)):
+            if number == 1:
+                Interrupted()
+            yield piece
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_ctrl_c_that_python_loses_stops_the_answer_too() -> None:
+    """At the next piece; and afterwards Ctrl-C is again what it was."""
+    before = signal.getsignal(signal.SIGINT)
+    session = ChatSession(Interrupting("It is ", "no ", "use", "."), GREEDY)
+    assert "(stopped)" in shown(session, "Hello!")
+    assert session.messages[-1] == {"role": "assistant", "content": "It is no "}
+    assert signal.getsignal(signal.SIGINT) == before

@@ -1,10 +1,13 @@
 """A chat in the terminal: lines are read with editing, history and completion, and answers are shown as they come."""
 
 import base64
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
+from types import FrameType, TracebackType
+from typing import Protocol, Self
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
@@ -108,12 +111,45 @@ def _show(session: ChatSession, screen: Screen, outcome: Outcome) -> None:
 
 def _shown(screen: Screen, pieces: Pieces) -> bool:
     """Show an answer; False where Ctrl-C stopped it. The model stops with it."""
-    with closing(pieces):
+    with closing(pieces), _Interrupts() as interrupts:
         try:
-            screen.show(pieces)
+            screen.show(interrupts.checked(pieces))
         except KeyboardInterrupt:
             return False
     return True
+
+
+class _Interrupts:
+    """Remembers Ctrl-C while it is entered: a KeyboardInterrupt that is raised in a destructor or a callback is lost.
+
+    Raised it is all the same, as what waits for a server would not look.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        self._before: object = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)  # type: ignore[arg-type]
+
+    def checked(self, pieces: Iterable[str]) -> Iterator[str]:
+        """The pieces, up to the first after a Ctrl-C; there KeyboardInterrupt is raised again."""
+        for piece in pieces:
+            yield piece
+            if self._came:
+                raise KeyboardInterrupt
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._came = True
+        raise KeyboardInterrupt
 
 
 # --- Reading lines --------------------------------------------------------------------------------------------------
