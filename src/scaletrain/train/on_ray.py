@@ -29,6 +29,10 @@ from scaletrain.train.worker import Worker, available_cpus
 _POLL_S = 0.5
 _STOP_POLL_S = 1.0
 _REGROUP = b"regroup"  # a stop request that only ends the attempt
+_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(_POLL_S),  # how soon a loss is seen; Ray's is 2
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for each attempt; the sentinels see more
+}
 
 log = get_logger(__name__)
 
@@ -65,7 +69,8 @@ def run_on_ray(
     commit in between.
     """
     fruitless, has_begun = 0, False
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_POLL_S))  # how soon a loss is seen; Ray's is 2
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     threading.Thread(target=_import_ahead, name="import-ahead", daemon=True).start()
     while True:
         group = wait_for_workers(
@@ -138,8 +143,8 @@ def _run_attempt(
         run_config=RunConfig(
             name=f"attempt-{job.attempt:04d}",
             worker_runtime_env=spares.worker_environment(),
-            # Ray would restart a drained machine's group by itself, within the attempt and without end, and likewise
-            # one whose workers die at their start.
+            # Ray would start a group anew by itself, within the attempt: one whose workers die at their start without
+            # end, and where its watcher is on, that of a drained machine.
             failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=0, max_preemption_failures=0, controller_failure_limit=0
             ),
