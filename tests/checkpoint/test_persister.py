@@ -69,6 +69,29 @@ def test_two_ranks_commit_together(run: RunLayout) -> None:
         image.close()
 
 
+def test_a_record_that_is_written_again_after_the_commit_does_not_stay(run: RunLayout) -> None:
+    """As where the answer to the first write was lost, and rank 0 was quicker than the second."""
+    images = [open_image(run, rank=rank, world_size=2) for rank in range(2)]
+    images[1].order(Save(10, None))
+    images[0].order(save(10, world_size=2))
+    images[0].allow_commit()
+    assert isinstance(images[1].reply(wait_s=30), Stored)
+    assert isinstance(images[0].reply(wait_s=30), Stored)
+    committed = images[0].reply(wait_s=30)
+    assert isinstance(committed, Committed)
+    listed = {file.name for file in committed.manifest.files} | {checkpoint.MANIFEST}
+
+    def there() -> set[str]:
+        return {info.url.rsplit("/", 1)[-1] for info in storage.list_objects(run.checkpoint(10))}
+
+    wait_for(lambda: there() == listed, "rank 0 has tidied up")
+    images[1].order(Save(10, None))
+    assert isinstance(images[1].reply(wait_s=30), Stored)
+    for image in images:
+        image.close()
+    assert there() == listed
+
+
 def test_a_save_outlives_its_worker(run: RunLayout, tmp_path: Path) -> None:
     """A worker that is killed right after it gave the order: the checkpoint is committed all the same."""
     worker = """

@@ -40,6 +40,7 @@ def assert_nothing_left(run: RunLayout) -> None:
         assert step_of(name) is not None
         folder = storage.join(run.checkpoints, name)
         listed = {file.name for file in checkpoint.verify(folder).files} | {checkpoint.MANIFEST}
-        assert {info.url.rsplit("/", 1)[-1] for info in storage.list_objects(folder)} == listed, name
+        there = {info.url.rsplit("/", 1)[-1] for info in storage.list_objects(folder)}
+        assert there == listed, f"{name}: {sorted(there ^ listed)}"
     if storage.is_local(run.url):
         assert list(storage.local_path(run.url).rglob("*.partial")) == []

@@ -21,9 +21,9 @@ import orjson
 
 from scaletrain import attempts, storage
 from scaletrain.checkpoint import commits
-from scaletrain.checkpoint.manifest import FileRecord, Manifest
+from scaletrain.checkpoint.manifest import FileRecord, Manifest, load_manifest
 from scaletrain.checkpoint.shard_image import store_shard
-from scaletrain.errors import CheckpointError, ScaletrainError, StorageError
+from scaletrain.errors import CheckpointError, NotFoundError, ScaletrainError, StorageError
 from scaletrain.layout import RunLayout
 from scaletrain.log import setup_logging
 
@@ -207,7 +207,16 @@ def _commit(setup: Setup, manifest: Manifest, worker: _WorkerLine) -> Manifest:
 
 
 def _leave_record(setup: Setup, step: int, record: FileRecord) -> None:
-    storage.write_bytes(_record_url(setup, step, setup.rank), orjson.dumps(asdict(record)))
+    """Tell rank 0 of this rank's file.
+
+    Where the answer to the write was lost, it is written again, maybe after rank 0 has read it, committed, and removed
+    it: then nobody needs it any more.
+    """
+    url = _record_url(setup, step, setup.rank)
+    storage.write_bytes(url, orjson.dumps(asdict(record)))
+    with suppress(NotFoundError, CheckpointError):  # not committed yet, or what lies there was an older attempt's
+        if load_manifest(setup.run.checkpoint(step)).attempt == setup.attempt:
+            storage.remove(url)
 
 
 def _record_url(setup: Setup, step: int, rank: int) -> str:
