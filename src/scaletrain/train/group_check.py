@@ -15,7 +15,7 @@ import orjson
 from scaletrain import storage
 from scaletrain.config import Config, ZeroSection
 from scaletrain.errors import ClusterError, ScaletrainError
-from scaletrain.train.on_ray import make_worker, ray_storage
+from scaletrain.train.on_ray import make_worker
 from scaletrain.train.waiting import WorkerGroup
 
 STEPS = 20
@@ -48,9 +48,11 @@ def check_group(config: Config, group: WorkerGroup, *, device: str, scratch: str
     ClusterError with what a worker said.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
-    trainer = TorchTrainer(
+    from scaletrain.train.ray_trainer import Trainer, ray_storage
+
+    trainer = Trainer(
         _worker,
         train_loop_config={"config": config, "device": device, "scratch": scratch},
         torch_config=TorchConfig(backend="nccl" if device == "cuda" else "gloo", timeout_s=120),

@@ -125,11 +125,13 @@ def _run_attempt(
     """Start one worker group and watch it to its end; raises _WorkersLost or the error that a worker reported."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
+
+    from scaletrain.train.ray_trainer import Trainer, ray_storage
 
     board = start_board()
     scratch = storage.join(job.run.url, "ray")
-    trainer = TorchTrainer(
+    trainer = Trainer(
         _worker,
         train_loop_config={"job": job, "board": board, "on_cluster": ray_cluster.address() is not None},
         torch_config=TorchConfig(
@@ -268,20 +270,6 @@ def _peer_was_lost(error: Exception) -> bool:
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("gloo" in text or "Connection closed by peer" in text)
-
-
-def ray_storage(url: str) -> dict[str, Any]:
-    """Arguments of RunConfig: where Ray Train keeps its own few notes of an attempt; every node must reach it."""
-    if storage.is_local(url):
-        return {"storage_path": str(storage.local_path(url).absolute())}
-    import fsspec
-    from pyarrow.fs import FSSpecHandler, PyFileSystem
-
-    # gcsfs would ask each bucket first whether it is one of the hierarchical kind, which takes a minute to time out
-    # where nobody knows the question.
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    filesystem, path = fsspec.core.url_to_fs(url)
-    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))}  # type: ignore[abstract]
 
 
 def _headline(error: BaseException) -> str:
