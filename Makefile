@@ -40,7 +40,7 @@ test: $(READY)  ## Run the tests: about 17 minutes on 2 cores
 test-long: $(READY)  ## Run the long tests (quickstart, faults, emulated clouds): about 35 minutes
 	@$(BIN)/pytest $(TWO_AT_ONCE) -m long
 
-soak: $(READY)  ## Run what is too slow for every day: a bare machine set up for real, and an hour of faults (goes on)
+soak: $(READY)  ## Run what is too slow for every day: a bare machine, more of the clouds, an hour of faults (goes on)
 	@$(BIN)/pytest -m soak
 	@$(BIN)/python benchmarks/soak.py --faults 40 --state .soak --write benchmarks/results/soak.md
 

@@ -8,7 +8,7 @@ from account import Account
 
 from commands import wait_for
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 
 
 def test_no_capacity_an_unplugged_machine_and_a_lost_head(account: Account) -> None:

@@ -14,7 +14,7 @@ from account import Account
 
 from commands import wait_for
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1500)]
 
 TRIALS, STEPS, LIMIT_USD = 12, 40, 1.0
 FIELDS = (

@@ -117,7 +117,7 @@ def test_a_failing_set_up_command_is_named_with_what_it_said(shipped: Path) -> N
 
 
 @rehearsed
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_worker_without_a_profile_cannot_write_the_bucket(shipped: Path) -> None:
     """The reason names the worker type and what to give it."""
@@ -129,7 +129,7 @@ def test_a_worker_without_a_profile_cannot_write_the_bucket(shipped: Path) -> No
 
 
 @rehearsed
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_group_that_ray_makes_is_open_to_the_world(shipped: Path) -> None:
     """A stranger's machine reaches SSH, and the verdict says how to shut it."""
