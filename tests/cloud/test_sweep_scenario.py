@@ -70,15 +70,19 @@ def test_twelve_trials_from_no_machine_to_three_and_back(account: Account) -> No
     assert [each["state"] for each in proved] == ["finished"] * TRIALS
     assert [(each["problems"], each["steps"]) for each in proved] == [([], STEPS)] * TRIALS
     assert {key for key in attempts(account) if ".0000/" in key} == before  # what was over was not touched again
-    results = shown(account)
+    page = account.run(sys.executable, "-c", PAGE, f"{account.root}/sweeps/tiny/report.html")
+    (account.folder / "sweep.html").write_text(page)
+    assert "from wanted to there" in page
     assert 0 < sum(each["cost_usd"] for each in proved) <= LIMIT_USD
-    machines = results["machines"]
-    assert (machines["most"], machines["lost"]) == (3, 2)
+    machines = shown(account)["machines"]
+    assert machines["most"] == 3
+    assert machines["lost"] >= 2  # on a machine that is busy beyond that, Ray may lose one more
     assert machines["usd"] > machines["unused_usd"] > 0
     assert len(machines["waits_s"]) >= 3 + 2
-    page = account.run(sys.executable, "-c", PAGE, f"{account.root}/sweeps/tiny/report.html")
-    (account.folder / "report.html").write_text(page)
-    assert "from wanted to there" in page
+    again = max(proved, key=lambda each: each["attempts"])
+    assert again["attempts"] >= 2
+    account.scaletrain("report", again["run"], "--root", account.root, "--out", str(account.folder / "trial.html"))
+    assert "Cost" in (account.folder / "trial.html").read_text()
     journey.take_down(account)
 
 
