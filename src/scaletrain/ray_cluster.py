@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 from scaletrain.errors import ClusterError
 
+# Ray counts a process for each actor, and warns of as many again and again: a sweep has some for each trial.
+_NOT_PRINTED = "PYTHON worker processes have been started"
+
 
 def address() -> str | None:
     """The cluster that RAY_ADDRESS names, as in a submitted job; None where this machine alone is one."""
@@ -20,6 +23,7 @@ def connected(*, num_cpus: int | None = None) -> Iterator[None]:
     `num_cpus` is how many logical CPUs a cluster of this machine has; its cores by default. A bare `ray.init` might
     join some other cluster of this machine, so the address is always given. Raises ClusterError where Ray is lost.
     """
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _NOT_PRINTED)  # read when Ray is imported
     import ray
     from ray.exceptions import LocalRayletDiedError, RayActorError, RaySystemError, RpcError
 
