@@ -229,9 +229,11 @@ def test_destroy_leaves_nothing(project: ClusterProject) -> None:
 
 
 def test_destroy_keeps_a_bucket_with_data_unless_asked_twice(project: ClusterProject) -> None:
-    """Checkpoints are worth more than tidiness."""
+    """Checkpoints are worth more than tidiness. What is asked twice goes whole, over all pages of its listing."""
     initialised(project)
     s3 = boto3.client("s3", region_name=REGION)
+    for number in range(1005):
+        s3.put_object(Bucket=project.cluster, Key=f"root/data/{number}", Body=b"")
     for data in (b"old", b"new"):
         s3.put_object(Bucket=project.cluster, Key="root/runs/x", Body=data)
     s3.delete_object(Bucket=project.cluster, Key="root/runs/x")

@@ -5,7 +5,7 @@ from typing import Any
 from scaletrain.cluster.aws_account import TAG, Account, aws_errors, error_code, has_tag, tags_of
 from scaletrain.cluster.aws_plan import Wanted
 from scaletrain.cluster.plan import Step
-from scaletrain.errors import ConfigError
+from scaletrain.errors import ClusterError, ConfigError
 
 _PRIVATE = {
     "BlockPublicAcls": True,
@@ -156,9 +156,16 @@ def _remove(account: Account, bucket: str) -> None:
         for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
             for upload in page.get("Uploads", ()):
                 s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-            versions = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
-            objects = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in versions]
-            if objects:
-                s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+        while objects := _first_versions(s3, bucket):
+            refused = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True}).get("Errors", ())
+            if refused:
+                told = refused[0]
+                raise ClusterError(f"removing bucket {bucket}: {told['Key']} stays: {told['Code']}, {told['Message']}")
         s3.delete_bucket(Bucket=bucket)
+
+
+def _first_versions(s3: Any, bucket: str) -> list[dict[str, str]]:
+    """What a listing from the start has now: the pages of one listing are no account of what deletions leave."""
+    page = s3.list_object_versions(Bucket=bucket)
+    versions = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+    return [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in versions]
