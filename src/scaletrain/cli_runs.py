@@ -96,13 +96,11 @@ def copy(
 @reported
 def show(run: RunName, root: Root = "bucket", as_json: Json = False) -> None:
     """Show one run: how far it is and how long it still takes, its loss, faults, checkpoints, cost and time."""
-    from scaletrain.cost import cost_account
     from scaletrain.run_display import run_display
     from scaletrain.run_history import read_history
     from scaletrain.runs import read_run
 
     layout = find_run_of(run, root)
     found, history = read_run(layout), read_history(layout)
-    cost = cost_account(layout, history.time)
-    record = {**history.record(), **found.record(), "cost": cost.record()}
-    print_result(record, as_json=as_json, display=lambda: run_display(found, history, cost))
+    record = {**history.record(), **found.record()}
+    print_result(record, as_json=as_json, display=lambda: run_display(found, history))

@@ -178,10 +178,14 @@ def note_rate(run: RunLayout, attempt: int, rate: Rate) -> None:
 
 @dataclass(frozen=True)
 class CostAccount:
-    """Where a run's money went, by the parts of its wall time; all None where a price is not known."""
+    """Where a run's money went, by the parts of its wall time; None where a price is not known.
+
+    `lost_work_by_attempt` has what each attempt's lost work cost; it is empty where a price is not known.
+    """
 
     usd: float | None
     by_part: Mapping[str, float] | None
+    lost_work_by_attempt: Mapping[int, float]
 
     @property
     def lost_work_usd(self) -> float | None:
@@ -196,16 +200,17 @@ def cost_account(run: RunLayout, time: TimeAccount) -> CostAccount:
     """Put the run's prices on the parts of its time; time between commands costs nothing. Raises StorageError."""
     notes = _read_notes(run, [each.attempt for each in time.attempts])
     if not notes:
-        return CostAccount(None, None)
+        return CostAccount(None, None, {})
     rates = {number: note.usd_per_hour for number, note in notes.items()}
     by_part: dict[str, float] = {}
     for name in TimeParts().by_name():
         seconds = {each.attempt: each.parts.by_name()[name] for each in time.attempts}
         usd = _sum(seconds, rates) if name != "idle" else 0.0
         if usd is None:
-            return CostAccount(None, None)
+            return CostAccount(None, None, {})
         by_part[name] = round(usd, 6)
-    return CostAccount(round(sum(by_part.values()), 6), by_part)
+    lost = {each.attempt: _sum({each.attempt: each.parts.lost_work_s}, rates) or 0.0 for each in time.attempts}
+    return CostAccount(round(sum(by_part.values()), 6), by_part, lost)
 
 
 def _read_notes(run: RunLayout, attempts: list[int]) -> dict[int, Rate]:

@@ -78,7 +78,7 @@ def runs_table(runs: Sequence[RunSummary], *, hidden: int, root: str) -> "Render
     return Group(table, Text(visible("\n".join(problems)), style="red")) if problems else table
 
 
-def run_display(state: RunState, history: History, cost: CostAccount) -> "RenderableType":
+def run_display(state: RunState, history: History) -> "RenderableType":
     """One run: how far, its loss, its figures, its configuration in short, its faults, checkpoints and time."""
     from rich.console import Group
     from rich.text import Text
@@ -92,12 +92,12 @@ def run_display(state: RunState, history: History, cost: CostAccount) -> "Render
     lines += [f"  {name}: {_figure(value)}" for name, value in state.last_metrics.items()]
     lines += ["", *_in_short(found.config)]
     if history.time.attempts:
-        lines.append(_cost_line(cost))
+        lines.append(_cost_line(history.cost))
     lines += [*_faults(history), ""]
     return Group(
         Text(visible("\n".join(lines))),
         *([_checkpoints(state)] if state.checkpoints else []),
-        *([time_table(history.time, cost.by_part)] if history.time.attempts else []),
+        *([time_table(history.time, history.cost.by_part)] if history.time.attempts else []),
         Text(f"`scaletrain report {_named(history.run)}` draws all of it in a page"),
     )
 

@@ -1,6 +1,5 @@
 """A run from its first attempt to its last: what each one did, how it ended, and every step's figures."""
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from scaletrain.attempts import Attempts, Signs, read_attempts, read_signs, shows_life
+from scaletrain.cost import CostAccount, cost_account
 from scaletrain.goodput import COLUMNS, AttemptTime, TimeAccount, account_of
 from scaletrain.layout import RunLayout
 from scaletrain.metric_columns import Columns, counting, read_columns
@@ -18,7 +18,7 @@ from scaletrain.runs import check_exists
 
 FIGURES = (
     *(*COLUMNS, "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_s", "world_size", "memory_bytes", "mfu"),
-    *("validation_loss", "validation_perplexity", "skipped", "cost_usd", "usd_per_hour"),
+    *("validation_loss", "validation_perplexity", "skipped", "cost_usd"),
 )
 _RECENT_STEPS = 100
 
@@ -67,6 +67,7 @@ class History:
     by_attempt: Mapping[int, Columns]
     attempts: tuple[AttemptStory, ...]
     time: TimeAccount
+    cost: CostAccount
 
     @property
     def began(self) -> float:
@@ -77,12 +78,6 @@ class History:
     def faults(self) -> tuple[AttemptStory, ...]:
         """The attempts that a fault ended."""
         return tuple(each for each in self.attempts if each.end in FAULTS)
-
-    @property
-    def lost_usd(self) -> float | None:
-        """What was paid for work that was lost; None where no price is known."""
-        known = [each.lost_usd for each in self.attempts if each.lost_usd is not None]
-        return sum(known) if known else None
 
     @property
     def left_s(self) -> float | None:
@@ -98,9 +93,9 @@ class History:
             **self.summary.record(),
             "left_s": self.left_s,
             "faults": len(self.faults),
-            "lost_usd": self.lost_usd,
             "by_attempt": [asdict(each) for each in self.attempts],
             "time": self.time.record(),
+            "cost": self.cost.record(),
         }
 
 
@@ -112,8 +107,10 @@ def read_history(run: RunLayout) -> History:
     signs, columns = read_signs(run, known), read_columns(run.metrics, FIGURES)
     lines = counting(columns, known.last_step_of) if columns else _no_lines()
     account = account_of(known, signs, columns)
+    cost = cost_account(run, account)
     summary = with_time(summary_of(run, config=config, known=known, signs=signs, lines=lines), columns, account)
-    return History(run, summary, lines, columns, tuple(_stories(known, signs, columns, account, summary)), account)
+    stories = tuple(_stories(known, signs, columns, account, cost, summary))
+    return History(run, summary, lines, columns, stories, account, cost)
 
 
 def _no_lines() -> Columns:
@@ -125,6 +122,7 @@ def _stories(
     signs: Mapping[int, Signs],
     columns: Mapping[int, Columns],
     account: TimeAccount,
+    cost: CostAccount,
     summary: RunSummary,
 ) -> Iterator[AttemptStory]:
     lines_of = {attempt: own for attempt, own in columns.items() if len(own)}
@@ -137,7 +135,8 @@ def _stories(
         if end == "regrouped" and _workers(own) == _workers(lines_of.get(following or 0)):
             end = "stopped"  # one process called `train` again
         began_from = known.resumed_from.get(number)
-        yield _story(number, signs[number], own, times[number], before=before, from_step=began_from, end=end)
+        lost_usd = cost.lost_work_by_attempt.get(number)
+        yield _story(number, signs[number], own, times[number], lost_usd, before=before, from_step=began_from, end=end)
         before = float(own["time"][-1]) if own is not None else before
 
 
@@ -146,6 +145,7 @@ def _story(
     signs: Signs,
     own: Columns | None,
     spent: AttemptTime,
+    lost_usd: float | None,
     *,
     before: float | None,
     from_step: int | None,
@@ -155,7 +155,6 @@ def _story(
     moments = [signs.claimed, signs.began, signs.heartbeat, signs.ended]
     moments += [float(own["time"][0] - own["step_s"][0]), float(own["time"][-1])] if own is not None else []
     there = [moment for moment in moments if moment is not None]
-    hourly = float(own["usd_per_hour"][-1]) if own is not None else math.nan
     return AttemptStory(
         attempt=number,
         started=min(there),
@@ -165,7 +164,7 @@ def _story(
         steps=spent.steps,
         lost_steps=spent.lost_steps,
         lost_work_s=spent.parts.lost_work_s,
-        lost_usd=None if math.isnan(hourly) else spent.parts.lost_work_s / 3600 * hourly,
+        lost_usd=lost_usd,
         gap_s=None if own is None or before is None else float(own["time"][0] - own["step_s"][0]) - before,
         end=end,
     )

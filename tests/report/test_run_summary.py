@@ -7,7 +7,6 @@ import pytest
 from written_run import FAULTY, Act, stamp, write_run
 
 from scaletrain import attempts, run_summary, storage
-from scaletrain.cost import cost_account
 from scaletrain.layout import RunLayout, part_name
 from scaletrain.run_display import attempt_line, run_display, runs_table, sparkline
 from scaletrain.run_history import read_history
@@ -25,8 +24,7 @@ def text_of(display: object, width: int = 160) -> str:
 
 
 def shown_run(run: RunLayout) -> str:
-    history = read_history(run)
-    return text_of(run_display(read_run(run), history, cost_account(run, history.time)))
+    return text_of(run_display(read_run(run), read_history(run)))
 
 
 def test_a_run_is_told_in_a_row(bucket_root: str) -> None:
@@ -103,7 +101,9 @@ def test_every_attempt_has_its_story(tmp_path: Path) -> None:
         *((60, 3, 8), (72, 3, 0)),
     ]
     assert len(history.faults) == 2
-    assert history.lost_usd == pytest.approx(history.time.parts.lost_work_s / 3600 * 3.6)
+    lost_usd = history.time.parts.lost_work_s / 3600 * 3.6
+    assert history.cost.lost_work_usd == pytest.approx(lost_usd, abs=1e-6)
+    assert sum(each.lost_usd or 0.0 for each in history.attempts) == pytest.approx(lost_usd)
     assert history.lines.steps.tolist() == list(range(1, 101))
     assert attempt_line(history.attempts[0]).endswith("40 steps; a worker was lost; 8 steps lost")
 

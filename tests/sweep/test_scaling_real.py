@@ -20,10 +20,10 @@ STUDY = "sweep={kind: scaling, scaling: {worker_counts: [1, 2], settling_steps: 
 
 
 def test_a_study_measures_every_point_once_and_goes_on_with_those_that_were_added(tmp_path: Path) -> None:
-    """Each point is a run that verifies; what was measured stays; a failed one of a run that is not its own is told."""
+    """Each point is a run that verifies; what was measured stays; with --json stdout has the results alone."""
     config, layout = write_tiny(tmp_path, root=str(tmp_path)), SweepLayout(str(tmp_path), "tiny")
     arguments = ("sweep", config, "scaling.cpus_per_worker=0.5", STUDY)
-    run(*arguments, "sweep.scaling.worker_counts=[1]")
+    assert orjson.loads(run(*arguments, "sweep.scaling.worker_counts=[1]", "--json"))["best"]["point"]["workers"] == 1
     (first,) = read_points(layout).values()
     known = read_attempts(RunLayout(str(tmp_path), first.run))
 

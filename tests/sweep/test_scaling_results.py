@@ -135,7 +135,8 @@ def test_what_is_published_is_whole_and_the_best_configuration_trains(tmp_path: 
     records = records_of(config, lambda point: None if point == Point(4, 2, 48) else pace(point))
     publish(layout, config, section_of(config), records)
     page = storage.read_text(layout.report)
-    assert "<b>no memory" not in page and "&lt;b&gt;no memory" in page and page.count("<svg") == 4
+    assert "<b>no memory" not in page and "&lt;b&gt;no memory" in page and page.count("<figure") == 3
+    assert page.count('class="parts"') == 11 and page.count('<g class="item') == 11
     best = load_config(layout.best)
     assert (best.name, best.scaling.workers, best.train.steps, best.sweep) == ("tiny.best", 1, 36_000, None)
     found = orjson.loads(storage.read_bytes(layout.results("json")))

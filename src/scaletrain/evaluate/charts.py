@@ -11,7 +11,7 @@ from html import escape
 
 from scaletrain.evaluate.calibration import BINS, Calibration
 from scaletrain.evaluate.curve import Point
-from scaletrain.page.svg import Scale, log_ticks, short, svg
+from scaletrain.page.svg import Scale, axis_line, log_ticks, short, svg, text
 
 _WIDTH = 960
 _ROW = 30
@@ -42,20 +42,18 @@ def lanes(rows: Sequence[Lane], *, name: str) -> str:
     values = [edge for row in rows for mark in row.marks for edge in (mark.low, mark.high) if 0 < edge < math.inf]
     if not values:
         return ""
-    low, high = math.log(min(values)), math.log(max(values))
-    margin = max(0.04 * (high - low), 0.01)
-    scale = Scale(low - margin, high + margin, _LEFT, _WIDTH - _RIGHT)
+    low, high = min(values), max(values)
+    margin = max((high / low) ** 0.04, 1.01)
+    scale = Scale(low / margin, high * margin, _LEFT, _WIDTH - _RIGHT, log=True)
     height = _ROW * len(rows) + 34
-    parts = [
-        f'<line class="axis" x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height - 26}"/>'
-        f'<text class="dim small" x="{x:.1f}" y="{height - 8}" text-anchor="middle">{tick:g}</text>'
-        for tick in log_ticks(math.exp(scale.low), math.exp(scale.high))
-        for x in [scale(math.log(tick))]
-    ]
+    parts = []
+    for tick in log_ticks(scale.low, scale.high):
+        parts.append(axis_line(scale(tick), 0, scale(tick), height - 26))
+        parts.append(text(scale(tick), height - 8, f"{tick:g}", kind="dim small"))
     for number, row in enumerate(rows):
         y = _ROW * (number + 0.5)
         shown = [mark for mark in row.marks if 0 < mark.value < math.inf]
-        places = [scale(math.log(mark.value)) for mark in shown]
+        places = [scale(mark.value) for mark in shown]
         title = f"<title>{escape(row.name)}</title>"
         parts.append(
             f'<text class="label" x="{_LEFT - 12}" y="{y:.1f}" dy=".35em" text-anchor="end">'
@@ -64,13 +62,13 @@ def lanes(rows: Sequence[Lane], *, name: str) -> str:
         if len(places) > 1:
             parts.append(f'<line class="joint" x1="{places[0]:.1f}" y1="{y:.1f}" x2="{places[-1]:.1f}" y2="{y:.1f}"/>')
         for mark, x in zip(shown, places, strict=True):
-            left, right = (scale(math.log(max(edge, 1e-9))) for edge in (mark.low, min(mark.high, 1e300)))
+            left, right = scale(mark.low), scale(mark.high)
             parts.append(
                 f'<rect class="{mark.kind} band" x="{left:.1f}" y="{y - 6:.1f}" width="{max(right - left, 1):.1f}" '
                 f'height="12" rx="6"/><circle class="{mark.kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>'
                 f"{mark.value:.2f} ({mark.low:.2f} to {mark.high:.2f})</title></circle>"
             )
-        parts.append(f'<text class="label" x="{_WIDTH - _RIGHT + 14}" y="{y:.1f}" dy=".35em">{escape(row.told)}</text>')
+        parts.append(text(_WIDTH - _RIGHT + 14, y, row.told, anchor="start", middle=True, kind="label"))
     return f'<div class="scroll">{svg(_WIDTH, height, parts, name=name, kind="wide")}</div>'
 
 
@@ -91,15 +89,10 @@ def reliability(calibration: Calibration, *, name: str, kind: str) -> str:
         )
     for share in (0, 0.5, 1):
         x, y = left + share * size, size - share * size
-        parts.append(
-            f'<text class="dim small" x="{left - 6}" y="{y:.1f}" dy=".35em" text-anchor="end">{share:.0%}</text>'
-        )
-        parts.append(f'<text class="dim small" x="{x:.1f}" y="{size + 16}" text-anchor="middle">{share:.0%}</text>')
-    parts.append(f'<line class="axis" x1="{left}" y1="{size}" x2="{left + size}" y2="{size}"/>')
-    parts.append(
-        f'<text class="dim small" x="{left + size / 2}" y="{size + 34}" text-anchor="middle">'
-        "how likely the model said the token was</text>"
-    )
+        parts.append(text(left - 6, y, f"{share:.0%}", anchor="end", middle=True, kind="dim small"))
+        parts.append(text(x, size + 16, f"{share:.0%}", kind="dim small"))
+    parts.append(axis_line(left, size, left + size, size))
+    parts.append(text(left + size / 2, size + 34, "how likely the model said the token was", kind="dim small"))
     return svg(left + size + 20, size + foot, parts, name=name, kind="reliability", top=-10)
 
 
@@ -110,27 +103,22 @@ def curve(points: Sequence[Point], *, name: str) -> str:
         return ""
     left, right, height, foot = 60, 20, 260, 30
     xs = Scale(shown[0].step, max(shown[-1].step, 1), left, _WIDTH - right)
-    low, high = (math.log(edge) for edge in (min(p.low for p in shown), max(p.high for p in shown)))
-    margin = max(0.08 * (high - low), 0.01)
-    ys = Scale(low - margin, high + margin, height - foot, 8)
-    parts = [
-        f'<line class="axis" x1="{left}" y1="{y:.1f}" x2="{_WIDTH - right}" y2="{y:.1f}"/>'
-        f'<text class="dim small" x="{left - 8}" y="{y:.1f}" dy=".35em" text-anchor="end">{tick:g}</text>'
-        for tick in log_ticks(math.exp(ys.low), math.exp(ys.high))
-        for y in [ys(math.log(tick))]
-    ]
-    top = [f"{xs(p.step):.1f},{ys(math.log(p.high)):.1f}" for p in shown]
-    bottom = [f"{xs(p.step):.1f},{ys(math.log(p.low)):.1f}" for p in reversed(shown)]
+    low, high = min(p.low for p in shown), max(p.high for p in shown)
+    margin = max((high / low) ** 0.08, 1.01)
+    ys = Scale(low / margin, high * margin, height - foot, 8, log=True)
+    parts = []
+    for tick in log_ticks(ys.low, ys.high):
+        parts.append(axis_line(left, ys(tick), _WIDTH - right, ys(tick)))
+        parts.append(text(left - 8, ys(tick), f"{tick:g}", anchor="end", middle=True, kind="dim small"))
+    top = [f"{xs(p.step):.1f},{ys(p.high):.1f}" for p in shown]
+    bottom = [f"{xs(p.step):.1f},{ys(p.low):.1f}" for p in reversed(shown)]
     parts.append(f'<polygon class="kept band" points="{" ".join(top + bottom)}"/>')
-    line = " ".join(f"{xs(p.step):.1f},{ys(math.log(p.perplexity)):.1f}" for p in shown)
+    line = " ".join(f"{xs(p.step):.1f},{ys(p.perplexity):.1f}" for p in shown)
     parts.append(f'<polyline class="stroke" points="{line}"/>')
     for point in shown:
-        x, y = xs(point.step), ys(math.log(point.perplexity))
+        x, y = xs(point.step), ys(point.perplexity)
         title = f"step {point.step}: {point.perplexity:.2f} ({point.low:.2f} to {point.high:.2f})"
         parts.append(f'<circle class="kept" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{title}</title></circle>')
     for point in dict.fromkeys((shown[0], shown[len(shown) // 2], shown[-1])):
-        x = xs(point.step)
-        parts.append(
-            f'<text class="dim small" x="{x:.1f}" y="{height - 8}" text-anchor="middle">step {point.step:,}</text>'
-        )
+        parts.append(text(xs(point.step), height - 8, f"step {point.step:,}", kind="dim small"))
     return f'<div class="scroll">{svg(_WIDTH, height, parts, name=name, kind="wide")}</div>'

@@ -17,15 +17,15 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 def page(title: str, sections: Iterable[str], *, footer: str, charts: bool = False) -> bytes:
     """The whole file; the title is text, sections (empty ones are left out) and the footer are HTML already.
 
-    `charts` adds what those of `page.lines` need: their style, and a script that makes them answer to a pointer. They
-    can be read without it.
+    `charts` adds what figures need (`page.lines`, `page.ranges`): their style, and a script that makes them answer to a
+    pointer. They can be read without it.
     """
     folder = files("scaletrain.page")
     style = (folder / "page.css").read_text("utf-8")
     policy, script = _POLICY, ""
     if charts:
-        style += (folder / "lines.css").read_text("utf-8")
-        text = (folder / "lines.js").read_text("utf-8")
+        style += (folder / "charts.css").read_text("utf-8")
+        text = (folder / "charts.js").read_text("utf-8")
         policy += f"; script-src 'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
         script = f"<script>{text}</script>\n"
     return (

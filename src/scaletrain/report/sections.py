@@ -38,7 +38,8 @@ def head(histories: Sequence[History]) -> str:
     if found.goodput is not None:
         shown.append((f"{found.goodput:.1%}", f"goodput of {duration(history.time.wall_s)}"))
     if found.cost_usd is not None:
-        lost = f", {dollars(history.lost_usd)} for lost work" if history.lost_usd else ""
+        lost_usd = history.cost.lost_work_usd
+        lost = f", {dollars(lost_usd)} for lost work" if lost_usd else ""
         shown.append((dollars(found.cost_usd), f"so far{lost}"))
     if skipped := int((history.lines["skipped"] > 0).sum()):
         shown.append((f"{skipped:,}", "steps skipped, whose loss or gradients were not finite"))

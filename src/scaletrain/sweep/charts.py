@@ -1,4 +1,4 @@
-"""The pictures of a sweep's page, as SVG: learning curves, and parallel coordinates.
+"""The pictures of a sweep's page: learning curves, and parallel coordinates.
 
 A trial's colour goes from the page's best to its worst by its rank. Every text is escaped.
 """
@@ -6,21 +6,23 @@ A trial's colour goes from the page's best to its worst by its rank. Every text 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
-_WIDTH, _HEIGHT = 960, 320
-_LEFT, _RIGHT, _TOP, _FOOT = 64, 24, 14, 30
+from scaletrain.page.lines import Chart, Line, line_chart
+from scaletrain.page.svg import Scale, axis_line, figure, item, path, shaded, svg, text
+
+_WIDTH, _HEIGHT, _SIDE, _TOP, _FOOT = 960.0, 320.0, 12.0, 36.0, 30.0
+_SHOWN = 0.98  # of all values: a curve that begins far above the rest does not squeeze the others
 
 
 @dataclass(frozen=True)
-class Line:
-    """One trial: its name, its rank from 0 (the best) to 1, and its points; `strong` is drawn thicker."""
+class Curve:
+    """One trial: its name, its parameters as text, its rank from 0 (the best) to 1, and its points."""
 
     name: str
+    told: str
     rank: float
     points: Sequence[tuple[float, float]]
-    strong: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,109 +34,56 @@ class Axis:
     is_logarithmic: bool = False
 
 
-def curves(lines: Sequence[Line], *, name: str) -> str:
-    """Draw curves over steps; a point that is far above the rest of a curve's end does not squeeze the others."""
-    shown = [line for line in lines if line.points]
-    if not shown:
+def curves(trials: Sequence[Curve], *, metric: str) -> str:
+    """Draw the metric over steps."""
+    values = sorted(value for trial in trials for _, value in trial.points)
+    if not values:
         return ""
-    last = max(line.points[-1][0] for line in shown)
-    values = sorted(value for line in shown for _, value in line.points)
-    low, high = values[0], values[min(len(values) - 1, math.ceil(0.98 * len(values)))]
-    margin = 0.05 * (high - low) or 0.01
-    low, high = low - margin, high + margin
-    bottom = _HEIGHT - _FOOT
-
-    def x(step: float) -> float:
-        return _LEFT + step / last * (_WIDTH - _LEFT - _RIGHT)
-
-    def y(value: float) -> float:
-        return bottom - (min(max(value, low), high) - low) / (high - low) * (bottom - _TOP)
-
-    parts = []
-    for count in range(5):
-        value = low + (high - low) * count / 4
-        parts.append(
-            f'<line class="axis" x1="{_LEFT}" y1="{y(value):.1f}" x2="{_WIDTH - _RIGHT}" y2="{y(value):.1f}"/>'
-        )
-        parts.append(text_at(_LEFT - 8, y(value), f"{value:.4g}", anchor="end", middle=True))
-        parts.append(text_at(x(last * count / 4), _HEIGHT - 8, f"{last * count / 4:,.0f}"))
-    for line in reversed(shown):
-        path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in line.points)
-        end = line.points[-1]
-        parts.append(
-            f'<g style="{_colour(line)}"><title>{escape(line.name)}</title><polyline fill="none" stroke="currentColor" '
-            f'stroke-width="{3 if line.strong else 1.6}" points="{path}"/>'
-            f'<circle fill="currentColor" cx="{x(end[0]):.1f}" cy="{y(end[1]):.1f}" r="3"/></g>'
-        )
-    return drawing(_HEIGHT, parts, name)
+    lines = []
+    for trial in trials:
+        steps, found = [step for step, _ in trial.points], [value for _, value in trial.points]
+        lines.append(Line(0, f"{trial.name}: {trial.told}", steps, found, "ended", rank=trial.rank))
+    most = values[min(len(values) - 1, math.ceil(_SHOWN * len(values)))]
+    return line_chart(Chart(metric, "step", lines, most=most, wide=True))
 
 
-def parallel(axes: Sequence[Axis], lines: Sequence[Line], *, name: str) -> str:
-    """Draw each trial as a line through its values; `lines` give name and rank, in the order of the axes' values."""
-    if len(axes) < 2 or not lines:
+def parallel(axes: Sequence[Axis], trials: Sequence[Curve]) -> str:
+    """Draw each trial as a line through its values; `trials` give name and rank, in the order of the axes' values."""
+    if len(axes) < 2 or not trials:
         return ""
-    bottom, parts, places = _HEIGHT - _FOOT, list[str](), list[list[float | None]]()
+    parts, places = list[str](), list[list[float | None]]()
+    up = Scale(0, 1, _HEIGHT - _FOOT, _TOP)
+    across = Scale(0, len(axes) - 1, _SIDE, _WIDTH - _SIDE)
     for number, axis in enumerate(axes):
-        x = _at(number, len(axes))
-        low_text, high_text, shares = _shares(axis)
-        places.append([None if each is None else bottom - each * (bottom - _TOP - 22) for each in shares])
+        x = across(number)
+        low, high, shares = _shares(axis)
+        places.append([None if share is None else up(share) for share in shares])
         anchor = "start" if number == 0 else "end" if number == len(axes) - 1 else "middle"
-        parts.append(f'<line class="axis" x1="{x:.1f}" y1="{_TOP + 22}" x2="{x:.1f}" y2="{bottom}"/>')
-        parts.append(text_at(x, _TOP, axis.name, anchor=anchor, kind="head"))
-        parts.append(text_at(x, _TOP + 16, high_text, anchor=anchor))
-        parts.append(text_at(x, _HEIGHT - 12, low_text, anchor=anchor))
-    for place in reversed(range(len(lines))):
-        line = lines[place]
-        through = [(_at(number, len(axes)), column[place]) for number, column in enumerate(places)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in through if y is not None)
-        parts.append(
-            f'<g style="{_colour(line)}"><title>{escape(line.name)}</title><polyline fill="none" stroke="currentColor" '
-            f'stroke-opacity="0.85" stroke-width="{3.5 if line.strong else 1.6}" points="{path}"/></g>'
-        )
-    return drawing(_HEIGHT, parts, name)
+        parts.append(axis_line(x, up.last, x, up.first))
+        for y, content, kind in ((14, axis.name, "head"), (30, high, "dim tick"), (_HEIGHT - 12, low, "dim tick")):
+            parts.append(text(x, y, content, anchor=anchor, kind=kind))
+    for number, trial in reversed(list(enumerate(trials))):
+        through = [(across(place), at) for place, column in enumerate(places) if (at := column[number]) is not None]
+        values = [f"{axis.name} {_told(axis.values[number])}" for axis in axes if axis.values[number] is not None]
+        label, best = "\n".join([trial.name, *values]), "best" if trial.rank == 0 else ""
+        parts.append(item([path(through)], through, label, kind=best, style=shaded(trial.rank)))
+    picture = svg(_WIDTH, _HEIGHT, parts, name="values of each trial", kind="lines", attributes=' tabindex="0"')
+    return figure(picture, kind="wide")
+
+
+def _told(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def _shares(axis: Axis) -> tuple[str, str, list[float | None]]:
-    """Where on its axis each value is, from 0 to 1, and what stands at both ends; what is no number goes by name."""
+    """What stands at both ends of an axis, and where on it each value is, from 0 to 1; no numbers go by name."""
     there = [value for value in axis.values if value is not None]
     are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in there)
     if not there or not are_numbers:
-        names = sorted({str(value) for value in there})
+        names = sorted({str(value) for value in there}) or [""]
         most = max(1, len(names) - 1)
-        shares = [None if value is None else names.index(str(value)) / most for value in axis.values]
-        return (names[0], names[-1], shares) if names else ("", "", shares)
+        return names[0], names[-1], [None if each is None else names.index(str(each)) / most for each in axis.values]
     low, high = min(there), max(there)
-    is_logarithmic = axis.is_logarithmic and low > 0
-
-    def share(value: float) -> float:
-        if high == low:
-            return 0.5
-        if is_logarithmic:
-            return math.log(value / low) / math.log(high / low)
-        return float((value - low) / (high - low))
-
-    return f"{low:.4g}", f"{high:.4g}", [None if value is None else share(value) for value in axis.values]
-
-
-def _at(number: int, count: int) -> float:
-    return 12 + number * (_WIDTH - 24) / (count - 1)
-
-
-def _colour(line: Line) -> str:
-    return f"color: color-mix(in oklab, var(--lost) {100 * line.rank:.0f}%, var(--kept))"
-
-
-def text_at(
-    x: float, y: float, text: str, *, anchor: str = "middle", middle: bool = False, kind: str = "dim small"
-) -> str:
-    """A text, which is escaped; `middle` puts its middle at y instead of its foot."""
-    shift = ' dy=".35em"' if middle else ""
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}"{shift} text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def drawing(height: float, parts: Sequence[str], name: str) -> str:
-    """The parts as one picture, as wide as the page."""
-    return (
-        f'<div class="scroll"><svg class="wide" viewBox="0 0 {_WIDTH} {height}" role="img" '
-        f'aria-label="{escape(name)}">{"".join(parts)}</svg></div>'
-    )
+    scale = Scale(low, high, 0, 1, log=axis.is_logarithmic and low > 0)
+    shares = [None if each is None else 0.5 if low == high else scale(each) for each in axis.values]
+    return f"{low:.4g}", f"{high:.4g}", shares

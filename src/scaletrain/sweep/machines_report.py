@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from scaletrain.page import section, share, table
-from scaletrain.page.lines import Chart, Line, Mark, line_chart
+from scaletrain.page.lines import Chart, Line, Mark, legend, line_chart
 from scaletrain.sweep.machines import Sample, Watched
 from scaletrain.sweep.machines_account import MachineAccount, account_of, lost_at, spent
 
@@ -20,15 +20,12 @@ def machines_section(watched: Sequence[Watched]) -> str:
     if account is None:
         return ""
     seen = [each for each in watched if len(each.samples) > 1]
-    legend = "".join(f'<li><i class="run-{number}"></i>{escape(told)}</li>' for number, told in _LEGEND)
     note = (
         "A machine is at work where anything of a trial is on it, from its loading on. Between two commands nobody "
         "looked. A mark is a machine that went while it was wanted."
     )
     drawn = line_chart(_counts(seen)) + line_chart(_costs(seen))
-    return section(
-        "Machines", note, f'<ul class="legend">{legend}</ul><div class="charts">{drawn}</div>{_table(account)}'
-    )
+    return section("Machines", note, f'{legend(_LEGEND)}<div class="charts">{drawn}</div>{_table(account)}')
 
 
 def _counts(seen: Sequence[Watched]) -> Chart:

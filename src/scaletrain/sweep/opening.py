@@ -1,12 +1,15 @@
-"""What a command that works on a sweep or a study does first: no other works on it, and it is still the same one."""
+"""What every command that works on a sweep or a study does: it claims it, and shows that it lives while it works."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 
-from scaletrain import attempts, storage
+from scaletrain import attempts, ray_cluster, storage
 from scaletrain.config import Config
 from scaletrain.config_file import changed_fields, dump_config, load_config
 from scaletrain.errors import ConfigError
+from scaletrain.stop_request import StopRequest
 from scaletrain.sweep.records import SweepLayout, read_seconds
 from scaletrain.train.trainer import with_absolute_root
 
@@ -43,3 +46,18 @@ def open_sweep(config: Config, *, may_change: Callable[[str, object, object], bo
         storage.write_text(layout.config, dump_config(config))
     before_s = read_seconds(layout)
     return Opened(config, layout, attempts.claim(layout), before_s)
+
+
+@contextmanager
+def at_work(opened: Opened, *, num_cpus: int, stopping: str) -> Iterator[StopRequest]:
+    """Connect to Ray (on this machine with so many logical CPUs) and work; `stopping` is told when a signal comes.
+
+    Of what Ray warns, some is printed: that goes to stderr, since stdout is for the results.
+    """
+    with (
+        redirect_stdout(sys.stderr),
+        ray_cluster.connected(num_cpus=num_cpus),
+        attempts.Heartbeat(opened.layout, opened.attempt),
+        StopRequest(stopping) as stop,
+    ):
+        yield stop

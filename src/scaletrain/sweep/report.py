@@ -6,6 +6,7 @@ The page is one file that needs nothing else (see scaletrain.page).
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
+from typing import Any
 
 import orjson
 
@@ -14,7 +15,7 @@ from scaletrain.config import Config
 from scaletrain.config_sweep import SweepSection
 from scaletrain.page import meter, page, section, table, tiles
 from scaletrain.sweep import charts
-from scaletrain.sweep.charts import Axis, Line
+from scaletrain.sweep.charts import Axis, Curve
 from scaletrain.sweep.checking import shown
 from scaletrain.sweep.machines import Watched
 from scaletrain.sweep.machines_account import account_of
@@ -51,23 +52,20 @@ def publish(
 def report_html(results: Results, sweep_section: SweepSection, watched: Sequence[Watched] = ()) -> bytes:
     """The page."""
     measured = [each for each in results.ranked if each.curve]
-    lines = [
-        Line(
-            name=f"trial {each.number}: {results.metric} {each.value:.5g}, {shown(each.parameters)}",
-            rank=place / max(1, len(measured) - 1),
-            points=each.curve,
-            strong=each.number == results.best,
-        )
+    trials = [
+        Curve(f"trial {each.number}", _in_short(each.parameters), place / max(1, len(measured) - 1), each.curve)
         for place, each in enumerate(measured)
     ]
-    curves = charts.curves(lines, name=f"{results.metric} over steps")
+    curves = charts.curves(trials, metric=results.metric)
     axes = [
         Axis(name, [each.parameters.get(name) for each in measured], _is_logarithmic(sweep_section, name))
         for name in parameter_names(results)
     ]
     axes.append(Axis(results.metric, [each.value for each in measured]))
-    parallel = charts.parallel(axes, lines, name="values of each trial")
-    legend = "From the best trial (green, thick) to the worst (orange). Point at a line to see which trial it is."
+    parallel = charts.parallel(axes, trials)
+    legend = (
+        "From the best trial (green, thick) to the worst (orange). Point at the lines to see which trials they are."
+    )
     sections = [
         _head(results),
         section("Learning curves", legend, curves) if curves else "",
@@ -81,6 +79,11 @@ def report_html(results: Results, sweep_section: SweepSection, watched: Sequence
     ]
     footer = "Written by <code>scaletrain sweep</code>. The same numbers are in results.json beside this page."
     return page(f"sweep {results.sweep}", sections, footer=footer, charts=True)
+
+
+def _in_short(values: Mapping[str, Any]) -> str:
+    """Values with their fields' own names."""
+    return " ".join(f"{name.rpartition('.')[2]}={value_text(value)}" for name, value in values.items())
 
 
 def _head(results: Results) -> str:

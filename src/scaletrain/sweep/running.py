@@ -4,26 +4,24 @@ The same command goes on where the last one ended, on another machine too: trial
 others go on from their own newest commits. Ctrl-C and SIGTERM make all trials save first.
 """
 
-import contextlib
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
-from scaletrain import attempts, devices, ray_cluster, storage
+from scaletrain import devices, ray_cluster, storage
 from scaletrain.config import Config, WorkerRange
 from scaletrain.config_sweep import SweepSection
 from scaletrain.data.prepare import prepare
 from scaletrain.data.shards import load_index
 from scaletrain.errors import Interrupted, TrainingError
 from scaletrain.log import get_logger
-from scaletrain.stop_request import StopRequest
 from scaletrain.sweep import limits
 from scaletrain.sweep.checking import check_sweep, trial_config
 from scaletrain.sweep.machines import read_watched, watch_of
-from scaletrain.sweep.opening import open_sweep
+from scaletrain.sweep.opening import at_work, open_sweep
 from scaletrain.sweep.records import SweepLayout, TrialRecord
 from scaletrain.sweep.report import publish
 from scaletrain.sweep.results import Results
@@ -62,33 +60,28 @@ def run_sweep(config: Config) -> Ended:
     """
     section = check_sweep(config)
     opened = open_sweep(config, may_change=_may_change, noun="sweep", parts="trials")
-    config, layout, attempt = opened.config, opened.layout, opened.attempt
-    with (
-        ray_cluster.connected(num_cpus=_cpus(config, section)),
-        attempts.Heartbeat(layout, attempt),
-        StopRequest(_STOPPING) as stop,
-        contextlib.redirect_stdout(sys.stderr),  # of what Ray warns, some is printed; stdout is for the results
-    ):
+    config, layout = opened.config, opened.layout
+    with at_work(opened, num_cpus=_cpus(config, section), stopping=_STOPPING) as stop:
         gpus = on_ray.count_gpus()
         device = devices.resolve_device(config.train.device, gpus=gpus)
         devices.check_gpus(config, device)
         sweep = Sweep(config, section, total_steps=_Preparation(config).total_steps)
         at_once = _at_once(config, section, gpus=gpus if device == "cuda" else None)
         earlier = read_watched(layout)
-        machines = watch_of(config, layout, attempt, device=device, trials_at_work=lambda: sweep.at_work)
+        machines = watch_of(config, layout, opened.attempt, device=device, trials_at_work=lambda: sweep.at_work)
 
         def publish_all() -> Results:
             watched = earlier if machines is None else (*earlier, machines.write())
             return publish(layout, config, section, dict(sweep.trials), watched)
 
-        with machines or contextlib.nullcontext():
+        with machines or nullcontext():
             short_of = _watch(
                 sweep,
                 config,
                 section,
                 at_once,
                 stop.asked,
-                stop_request=layout.stop_request(attempt),
+                stop_request=layout.stop_request(opened.attempt),
                 before_s=opened.before_s,
                 publish_all=publish_all,
             )

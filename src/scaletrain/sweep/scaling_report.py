@@ -65,7 +65,7 @@ def report_html(results: StudyResults) -> bytes:
         sections += [section("Points", "", _table(results)), _laws(results)]
     sections.append(_failures(results))
     footer = "Written by <code>scaletrain sweep</code>. The same numbers are in results.json beside this page."
-    return page(f"scaling of {results.study}", sections, footer=footer)
+    return page(f"scaling of {results.study}", sections, footer=footer, charts=True)
 
 
 def _head(results: StudyResults) -> str:

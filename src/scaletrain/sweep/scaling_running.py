@@ -23,7 +23,7 @@ from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
 from scaletrain.stop_request import StopRequest
 from scaletrain.sweep import scaling_points
-from scaletrain.sweep.opening import open_sweep
+from scaletrain.sweep.opening import at_work, open_sweep
 from scaletrain.sweep.records import SweepLayout
 from scaletrain.sweep.scaling_points import Point, check_study, point_config
 from scaletrain.sweep.scaling_records import PointRecord, measure, read_points, write_point
@@ -64,18 +64,14 @@ def run_study(config: Config) -> StudyEnded:
     """
     section = check_study(config)
     opened = open_sweep(config, may_change=_may_change, noun="study", parts="points")
-    config, layout, attempt = opened.config, opened.layout, opened.attempt
-    with (
-        ray_cluster.connected(num_cpus=_cpus(config, section)),
-        attempts.Heartbeat(layout, attempt),
-        StopRequest(_STOPPING) as stop,
-    ):
+    config, layout = opened.config, opened.layout
+    with at_work(opened, num_cpus=_cpus(config, section), stopping=_STOPPING) as stop:
         device = devices.resolve_device(config.train.device, gpus=on_ray.count_gpus())
         devices.check_gpus(config, device)
         if ray_cluster.address() is not None:
             scaling_points.check_cluster(config, section, device=device)
         whole_steps = count_steps(config, load_index(prepare(config).dataset_url))
-        study = Study(config, section, whole_steps, stop, attempt=attempt, before_s=opened.before_s)
+        study = Study(config, section, whole_steps, stop, attempt=opened.attempt, before_s=opened.before_s)
         study.run()
     results = publish(layout, config, section, study.records)
     left = results.planned - sum(each.state != "running" for each in results.records)
