@@ -34,7 +34,7 @@ setup: $(READY)  ## Set up .venv: about three minutes, once
 quickstart: $(READY)  ## Fine-tune a real chat model on this machine and talk to it: about six minutes
 	@launch/quickstart.sh
 
-test: $(READY)  ## Run the tests: about 17 minutes on 2 cores
+test: $(READY)  ## Run the tests: about 19 minutes on 2 cores
 	@$(BIN)/pytest $(TWO_AT_ONCE) -m "not long and not soak"
 
 test-long: $(READY)  ## Run the long tests (quickstart, faults, emulated clouds): about 35 minutes
