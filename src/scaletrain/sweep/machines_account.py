@@ -52,7 +52,7 @@ def account_of(watched: Sequence[Watched]) -> MachineAccount | None:
     costs = [_usd(each, before, seconds) for each, before, seconds in spans]
     known = [cost for cost in costs if cost is not None]
     is_known = len(known) == len(costs)
-    gone = [each for one in seen for each in _gone(one.samples)]
+    gone = [idle_s for each in seen for _, idle_s in _gone(each.samples)]
     last = seen[-1].samples[-1]
     return MachineAccount(
         seconds=sum(seconds for _, _, seconds in spans),
@@ -114,10 +114,16 @@ def _waits(samples: Sequence[Sample]) -> Iterator[float]:
             missing.pop()  # nobody wants it any more
 
 
-def _gone(samples: Sequence[Sample]) -> Iterator[float | None]:
-    """For each machine that went, how long it had been idle; None where something ran on it, or none was to spare.
+def lost_at(samples: Sequence[Sample]) -> list[float]:
+    """When machines went that were wanted, once for each."""
+    return [at for at, idle_s in _gone(samples) if idle_s is None]
 
-    What stopped for a notice is idle too, before its machine is taken; an autoscaler takes only what nobody wants.
+
+def _gone(samples: Sequence[Sample]) -> Iterator[tuple[float, float | None]]:
+    """For each machine that went, when, and how long it had been idle; None where it was lost.
+
+    That is where something ran on it, or none was to spare: what stopped for a notice is idle too, before its machine
+    is taken, but an autoscaler takes only what nobody wants.
     """
     idle_since: dict[str, float | None] = {}
     for before, sample in pairwise(samples):
@@ -126,11 +132,4 @@ def _gone(samples: Sequence[Sample]) -> Iterator[float | None]:
         for name in set(before.machines) - set(sample.machines):
             since = idle_since.pop(name)
             is_spare = before.wanted < len(before.machines)
-            yield sample.at - since if since is not None and is_spare else None
-
-
-def lost_at(samples: Sequence[Sample]) -> Iterator[float]:
-    """When machines went that were wanted, once for each."""
-    for before, sample in pairwise(samples):
-        gone = set(before.machines) - set(sample.machines)
-        yield from [sample.at for name in gone if before.machines[name][1] or before.wanted >= len(before.machines)]
+            yield sample.at, sample.at - since if since is not None and is_spare else None
