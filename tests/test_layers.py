@@ -21,6 +21,7 @@ LAYERS = {
     "scaletrain.config_annotations": 1,
     "scaletrain.config_budget": 1,
     "scaletrain.config_cleaning": 1,
+    "scaletrain.config_dpo": 1,
     "scaletrain.config_evaluate": 1,
     "scaletrain.config_file": 1,
     "scaletrain.config_problems": 1,

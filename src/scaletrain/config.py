@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from scaletrain.config_budget import BudgetSection
 from scaletrain.config_cleaning import CleaningStep, uncounted
+from scaletrain.config_dpo import DpoSection, format_problems
 from scaletrain.config_evaluate import EvaluateSection
 from scaletrain.config_section import (
     Count,
@@ -201,8 +202,12 @@ def _rows_kind(value: object) -> str:
 
 
 class TrainSection(Section):
-    """The optimisation: how long, how fast, in what precision and on what device."""
+    """The optimisation: what for, how long, how fast, in what precision and on what device."""
 
+    objective: Literal["sft", "dpo"] = Field(
+        "sft", description="sft: what the assistant says; dpo: which of two answers is better (format preferences)"
+    )
+    dpo: DpoSection = Field(default_factory=DpoSection)  # type: ignore[arg-type]
     steps: Count | None = Field(None, description="give steps or epochs")
     epochs: Positive | None = Field(None, description="passes over the training rows; 0.5 is legal")
     global_batch_size: Count = Field(64, description="packed rows a step, at any number of workers")
@@ -247,6 +252,8 @@ class TrainSection(Section):
             yield "micro_batch_size", f"{got}; use {use}"
         if self.min_learning_rate_ratio and self.schedule == "constant":
             yield "min_learning_rate_ratio", "goes with schedule: linear or cosine; remove it, or change schedule"
+        if self.objective != "dpo" and self.dpo != DpoSection():  # type: ignore[call-arg]
+            yield "dpo", "goes with objective: dpo; set it, or remove this section"
 
 
 class ZeroSection(Section):
@@ -340,3 +347,4 @@ class Config(Section):
             yield "scaling.gpus_per_worker", "got 1 with train.device: cpu; remove one of the two"
         if self.train.device == "cuda" and self.scaling.gpus_per_worker == 0:
             yield "scaling.gpus_per_worker", "got 0 with train.device: cuda; remove one of the two"
+        yield from format_problems([corpus.format for corpus in self.data.corpora], objective=self.train.objective)

@@ -22,6 +22,11 @@ def documents_url(root: str) -> str:
     return join(root, "documents")
 
 
+def reference_url(root: str, name: str) -> str:
+    """URL of what preference training compares with: how likely a model finds the answers of a dataset."""
+    return join(root, "references", name)
+
+
 def model_url(root: str, name: str) -> str:
     """URL of a model that was copied into the bucket once; its index.json is written last."""
     return join(root, "models", name)

@@ -151,10 +151,13 @@ def read_last_record(folder_url: str) -> dict[str, object]:
 class StepMetrics:
     """One line of metrics: what a step was, did and cost.
 
-    `loss` is per supervised token over the global batch; `step_s` the wall time from one step's end to the next,
-    of which `data_wait_s` was waiting for rows and `checkpoint_stall_s` saving; `mfu` the share of the device's peak.
+    `loss` is per supervised token over the global batch, or of preference training per pair; `step_s` the wall time
+    from one step's end to the next, of which `data_wait_s` was waiting for rows and `checkpoint_stall_s` saving; `mfu`
+    the share of the device's peak.
     `usd_per_hour` is what the machines cost that the run holds at this step, `cost_usd` what the whole run has cost so
     far; both are absent where a price is not known.
+    Of preference training: the `pairs` of the step, the mean margin of their rewards, and the share of them that has
+    the preferred answer ahead; the same of held-out pairs.
     `skipped`: the loss or a gradient was not finite (both are null then), and nothing was learned.
     """
 
@@ -177,6 +180,11 @@ class StepMetrics:
     skipped: bool | None = None
     usd_per_hour: float | None = None
     cost_usd: float | None = None
+    pairs: int | None = None
+    reward_margin: float | None = None
+    pair_accuracy: float | None = None
+    validation_reward_margin: float | None = None
+    validation_pair_accuracy: float | None = None
 
     def record(self) -> dict[str, object]:
         """The line as it is written, with the time in UTC."""

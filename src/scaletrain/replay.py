@@ -35,7 +35,8 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class ReplayedRow:
-    """One packed row of the step; `loss` is per supervised token, before the step's update, where it was asked for."""
+    """One packed row of the step; `loss` is per supervised token (of preference training per pair), before the step's
+    update, where it was asked for."""
 
     sample: int
     epoch: int
@@ -125,7 +126,7 @@ def replay_step(
         rows=tuple(rows),
         in_ledger=None if line is None else line["samples"] == _sample_ids(plan),
         state_from=state_from,
-        loss=_mean_loss(batch, losses),
+        loss=_mean_loss(job, batch, losses),
         recorded_loss=None if recorded is None else float(recorded),
     )
 
@@ -220,13 +221,14 @@ def _show(micro_batches: Sequence[MicroBatch], tokenizer: Any, debug: Any, rows:
 def _losses(
     job: "Job", index: DatasetIndex, step: int, batch: StepBatch, *, debugger: bool
 ) -> tuple[int, list[float | None]]:
-    """Rebuild the state before a step; returns where it came from, and each row's loss per supervised token."""
+    """Rebuild the state before a step; returns where it came from, and each row's loss per supervised token or pair."""
     import torch
 
     from scaletrain.train import state
     from scaletrain.train.local import only_worker
+    from scaletrain.train.reference import open_reference
     from scaletrain.train.start import start_engine
-    from scaletrain.train.step import Wishes, forward, run_step
+    from scaletrain.train.step import Wishes, counted_in, forward, run_step
 
     with only_worker(job) as worker:
         start = _nearest(job.run, step)
@@ -234,6 +236,10 @@ def _losses(
         before = range(first_step + 1, step)
         plan = _plan(job, index, before, micro_batch_size=job.config.train.micro_rows)
         engine = start_engine(job, plan)
+        reference = None
+        if job.config.train.objective == "dpo":
+            reference = open_reference(job, worker, engine, index)
+            batch = reference.beside_all(batch)
         if start is not None:
             complaint = state.load(engine, job.run.checkpoint(start.step), start)
             if complaint is not None:
@@ -241,22 +247,23 @@ def _losses(
         with progress(unit="steps") as display:
             task = display.add_task("training up to it", total=len(before))
             for each in steps_local(plan):
-                run_step(job, worker, engine, each, plan, ask=Wishes)
+                compared = each if reference is None else reference.beside_all(each)
+                run_step(job, worker, engine, compared, plan, ask=Wishes)
                 display.advance(task)
         engine.eval()
         if debugger:
-            _stop_before(engine, batch, lambda micro: forward(job, worker, engine, micro))
+            _stop_before(engine, batch, lambda micro: forward(job, worker, engine, micro)[0])
         losses: list[float | None] = []
         with torch.no_grad():
             for micro in batch.micro_batches:
-                loss_sum = float(forward(job, worker, engine, micro))
-                losses.append(loss_sum / micro.supervised_tokens if micro.supervised_tokens else None)
+                loss_sum = float(forward(job, worker, engine, micro)[0])
+                losses.append(loss_sum / counted if (counted := counted_in(job, micro)) else None)
     return first_step, losses
 
 
 def _stop_before(engine: Any, batch: StepBatch, loss_of: Any) -> None:
     """Where --local stops: `engine.module.causal_lm` is the model, `batch.micro_batches` has a row each, and
-    `loss_of(batch.micro_batches[0])` is the loss of the first, summed over its supervised tokens."""
+    `loss_of(batch.micro_batches[0])` is the loss of the first, summed over its supervised tokens (or pairs)."""
     log.info(_stop_before.__doc__)
     breakpoint()  # noqa: T100 -- what the user asked for
 
@@ -267,12 +274,14 @@ def _nearest(run: RunLayout, step: int) -> Manifest | None:
     return checkpoint.latest(run, passing_over={each for each in steps if each >= step})
 
 
-def _mean_loss(batch: StepBatch, losses: Sequence[float | None]) -> float | None:
-    """The step's loss per supervised token, from its rows'."""
+def _mean_loss(job: "Job", batch: StepBatch, losses: Sequence[float | None]) -> float | None:
+    """The step's loss per supervised token or pair, from its rows'."""
+    from scaletrain.train.step import counted_in
+
     if all(loss is None for loss in losses):
         return None
-    pairs = [(loss, micro.supervised_tokens) for loss, micro in zip(losses, batch.micro_batches, strict=True)]
-    return sum(loss * count for loss, count in pairs if loss is not None) / sum(count for _, count in pairs)
+    counted = [(loss, counted_in(job, micro)) for loss, micro in zip(losses, batch.micro_batches, strict=True)]
+    return sum(loss * count for loss, count in counted if loss is not None) / sum(count for _, count in counted)
 
 
 def _badness(loss: float) -> float:

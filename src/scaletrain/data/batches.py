@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from scaletrain.data.order import sample_ids
 from scaletrain.data.rows import Int32s, Int64s, Samples, read_samples
@@ -24,7 +25,8 @@ RUN_TOKENS = 128 * 1024
 class MicroBatch:
     """Rows for one forward pass: sample_ids [B], the other arrays [B, T], as in Samples.
 
-    `weight` is 1.0, or 0.0 for a filler, which has the arrays of a real micro batch and counts no tokens.
+    `weight` is 1.0, or 0.0 for a filler, which has the arrays of a real micro batch and counts no tokens. `reference`:
+    float32 [documents of all rows], what preference training compares each of them with; None until it is put there.
     """
 
     sample_ids: Int64s
@@ -36,6 +38,12 @@ class MicroBatch:
     tokens: int
     supervised_tokens: int
     weight: float
+    reference: npt.NDArray[np.float32] | None = None
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of documents there are, in a dataset of pairs; a filler has none."""
+        return int(self.documents.max(axis=1).sum()) // 2 if self.weight else 0
 
 
 @dataclass(frozen=True)

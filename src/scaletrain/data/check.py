@@ -71,7 +71,7 @@ def check_dataset(dataset_url: str) -> Checked:
         checked.rows = {split: each.rows for split, each in found.items()}
         if not checked.problems:
             _check_sums(checked, index, found)
-            _check_provenance(checked, folder, found)
+            _check_provenance(checked, index, folder, found)
     return checked
 
 
@@ -139,6 +139,7 @@ def _wrong_rows(table: "pa.Table", index: DatasetIndex, first: int) -> Iterator[
     of_documents, of_corpora = (_lengths_of(table, name) for name in ("document_lengths", "document_corpora"))
     uneven = (of_documents != of_corpora) | (of_documents < 1)
     yield from report("have no documents, or not a corpus for each", uneven)
+    yield from report("have half a pair", index.pairs & (of_documents % 2 == 1))
     if not_full.any() or uneven.any():
         return
     input_ids, labels = (_values_of(table, name).reshape(count, seq_len) for name in ("input_ids", "labels"))
@@ -199,8 +200,8 @@ def _check_sums(checked: Checked, index: DatasetIndex, found: Mapping[str, _Foun
                 checked.problems.append(f"{split}: its shards have {counted:,} {name}, the index says {stated:,}")
 
 
-def _check_provenance(checked: Checked, folder: Path, found: Mapping[str, _Found]) -> None:
-    """Compare what is told of the dataset with its rows: every document of every row has its origin."""
+def _check_provenance(checked: Checked, index: DatasetIndex, folder: Path, found: Mapping[str, _Found]) -> None:
+    """Compare what is told of the dataset with its rows: every document of every row, or pair, has its origin."""
     import pyarrow.parquet as pq
 
     files = sorted(folder.glob(f"{PREFIX}*.parquet"))
@@ -215,7 +216,7 @@ def _check_provenance(checked: Checked, folder: Path, found: Mapping[str, _Found
                 rows += int(table["rows"].to_numpy().sum())
                 for split, ids in zip(table["split"].to_pylist(), table["sample_ids"].to_pylist(), strict=True):
                     if split is not None and ids:  # an id beyond the last row is counted behind it
-                        np.add.at(told[split], np.clip(ids, 0, found[split].rows), 1)
+                        np.add.at(told[split], np.clip(ids, 0, found[split].rows), 2 if index.pairs else 1)
     for split, each in found.items():
         wrong = np.flatnonzero(told[split] != np.concatenate([*each.documents, [0]]))
         if len(wrong):

@@ -48,6 +48,7 @@ class Conversation:
     authors: who speaks, as the dump names them, in the order of their first turn. language: an ISO 639-1 code.
     licence: an SPDX identifier. changes: the cleaning steps that changed it. annotations: what cleaning steps counted
     in it, as (name, number) by name. What is not known is empty.
+    rejected: of a pair, the answer to which the last turn was preferred; None of a plain conversation.
     """
 
     turns: tuple[Turn, ...]
@@ -59,6 +60,7 @@ class Conversation:
     licence: str = ""
     changes: tuple[str, ...] = ()
     annotations: tuple[tuple[str, float], ...] = ()
+    rejected: str | None = None
 
     def messages(self) -> list[dict[str, str]]:
         """Return the turns as chat templates and OpenAI's API take them."""

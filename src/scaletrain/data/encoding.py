@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
-import xxhash
 
 from scaletrain.config import DataSection
-from scaletrain.data.chat_template import Encoded, encode_all
+from scaletrain.data.chat_template import Encoded
 from scaletrain.data.cleaning import Step, clean, load_steps
 from scaletrain.data.conversation import Conversation, Drop, Turn
 from scaletrain.data.excerpts import excerpt_of_dropped
 from scaletrain.data.leakage import LEAKED, Leakage
 from scaletrain.data.near_duplicates import NO_FINGERPRINT, Banding, Fingerprint, banding, fingerprint
 from scaletrain.data.ngrams import hash_units, units
+from scaletrain.data.pairs import clean_pair, encode_documents, key_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +41,16 @@ KNOWN: dict[str, pa.DataType] = {
     "changes": pa.list_(pa.string()),
     "annotations": pa.map_(pa.string(), pa.float64()),
 }
-CONVERSATIONS = pa.schema({**_RECORD, **KNOWN, "roles": pa.list_(pa.string()), "contents": pa.list_(pa.string())})
+# rejected: the other answer of a pair, null where there is none.
+CONVERSATIONS = pa.schema(
+    {
+        **_RECORD,
+        **KNOWN,
+        "roles": pa.list_(pa.string()),
+        "contents": pa.list_(pa.string()),
+        "rejected": pa.string(),
+    }
+)
 # The cleaning step that dropped a conversation, and the beginning of what it said, for the report.
 _DROPPED: dict[str, pa.DataType] = {"step": pa.string(), "excerpt": pa.string()}
 # key: a hash of what is said, equal for equal conversations. supervised: 0 or 1. bands and sketch: its fingerprint.
@@ -72,13 +80,18 @@ class Encoder:
     leakage: Leakage | None
 
     def fingerprint(self, conversation: Conversation) -> Fingerprint:
-        """Return a conversation's fingerprint, or raise Drop where it quotes a benchmark."""
-        if self.banding is None and self.leakage is None:
+        """Return a conversation's fingerprint, or raise Drop where it quotes a benchmark.
+
+        Pairs have none: those of one prompt are alike, and each says something else.
+        """
+        banding = self.banding if conversation.rejected is None else None
+        if banding is None and self.leakage is None:
             return NO_FINGERPRINT
-        said = hash_units(units("\n".join(turn.content for turn in conversation.turns if turn.role != "system")))
+        texts = [turn.content for turn in conversation.turns if turn.role != "system"]
+        said = hash_units(units("\n".join([*texts, conversation.rejected or ""])))
         if self.leakage is not None and (quoted := self.leakage.find(said)) is not None:
             raise Drop(LEAKED, quoted)
-        return NO_FINGERPRINT if self.banding is None else fingerprint(said, self.banding)
+        return NO_FINGERPRINT if banding is None else fingerprint(said, banding)
 
 
 def make_encoder(section: DataSection, tokenizer: "PreTrainedTokenizerBase", leakage: Leakage | None) -> Encoder:
@@ -96,20 +109,21 @@ def encode_table(conversations: pa.Table, encoder: Encoder) -> pa.Table:
     cleaned: dict[int, Conversation] = {}
     for row, conversation in _conversations(conversations, columns):
         try:
-            cleaned[row] = clean(conversation, encoder.steps)
+            clean_it = clean if conversation.rejected is None else clean_pair
+            cleaned[row] = clean_it(conversation, encoder.steps)
             fingerprints[row] = encoder.fingerprint(cleaned[row])
         except Drop as drop:
             _note(columns, row, cleaned.pop(row, conversation), drop)
     keys: list[bytes | None] = [None] * num_rows
     documents = [Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_), np.zeros(0, np.int32))] * num_rows
-    encoded = encode_all(list(cleaned.values()), encoder.tokenizer)
+    encoded = encode_documents(list(cleaned.values()), encoder.tokenizer)
     for (row, conversation), document in zip(cleaned.items(), encoded, strict=True):
         if isinstance(document, Drop):
             _note(columns, row, conversation, document)
             continue
         _note(columns, row, conversation)
         documents[row] = document
-        keys[row] = xxhash.xxh3_128_digest(orjson.dumps(conversation.messages()))
+        keys[row] = key_of(conversation)
     arrays: list[pa.Array[Any]] = [pa.array(columns[name], kind) for name, kind in (_RECORD | KNOWN | _DROPPED).items()]
     arrays.append(pa.array(keys, DOCUMENTS.field("key").type))
     arrays.append(_list_array("input_ids", [each.input_ids for each in documents]))
@@ -123,6 +137,7 @@ def encode_table(conversations: pa.Table, encoder: Encoder) -> pa.Table:
 def _conversations(table: pa.Table, columns: dict[str, list[Any]]) -> Iterator[tuple[int, Conversation]]:
     """Yield the conversations of a table of CONVERSATIONS with their rows; `columns` are its others as Python's."""
     lists: list[Any] = [table[name].combine_chunks() for name in ("roles", "contents")]
+    rejected = table["rejected"].to_pylist()
     roles, contents = (each.flatten().to_numpy(zero_copy_only=False).tolist() for each in lists)
     stops = np.cumsum(lists[0].value_lengths().fill_null(0).to_numpy()).tolist()
     start = 0
@@ -133,7 +148,7 @@ def _conversations(table: pa.Table, columns: dict[str, list[Any]]) -> Iterator[t
             known: dict[str, Any] = {
                 name: tuple(each) if isinstance(each, list) else each for name, each in values.items()
             }
-            yield row, Conversation(turns, source=source, **known)
+            yield row, Conversation(turns, source=source, rejected=rejected[row], **known)
         start = stop
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 WINDOW_DOCUMENTS = 100_000
 
-DropReason = Literal["turn_longer_than_seq_len", "piece_without_supervised_tokens"]
+DropReason = Literal["turn_longer_than_seq_len", "piece_without_supervised_tokens", "pair_longer_than_seq_len"]
 
 
 @dataclass(frozen=True, slots=True)

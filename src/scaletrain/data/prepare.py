@@ -34,7 +34,7 @@ from scaletrain.data.dataset_files import ABANDONED_AFTER_S
 from scaletrain.data.description import write_description
 from scaletrain.data.documents import Documents, Ints, collect
 from scaletrain.data.duplicates import drop_duplicates
-from scaletrain.data.formats import SourceFile, list_files, read_conversations
+from scaletrain.data.formats import SourceFile, hold_pairs, list_files, read_conversations
 from scaletrain.data.identity import corpus_names, settings_of
 from scaletrain.data.incremental import read_documents
 from scaletrain.data.leakage import Leakage, load_leakage
@@ -67,6 +67,7 @@ def prepare(config: Config, *, use_ray: bool = True) -> Prepared:
     """
     section, root = config.data, config.storage.root
     load_steps(section)
+    hold_pairs(section.corpora)
     files = [list_files(corpus) for corpus in section.corpora]
     leakage = load_leakage(section.leakage)
     model_url = build.materialise(config.model, root=root, seed=config.seed, corpus_texts=lambda: corpus_texts(section))
@@ -105,6 +106,8 @@ def corpus_texts(section: DataSection) -> Iterator[str]:
                 continue
             with suppress(Drop):
                 yield from (turn.content for turn in clean(conversation, steps).turns)
+                if conversation.rejected is not None:
+                    yield conversation.rejected
 
 
 def _make(
@@ -138,7 +141,7 @@ def _make(
         )
         check_corpora(corpora, max_bad_rows=section.max_bad_rows)
         splits, of_splits, plans = _write_splits(
-            documents, members, section.seq_len, dataset_url=dataset_url, pad_token_id=tokenizer.pad_token_id
+            documents, members, section, dataset_url=dataset_url, pad_token_id=tokenizer.pad_token_id
         )
         statistics = Statistics(
             dataset_id,
@@ -162,6 +165,7 @@ def _make(
         tokenizer=tokenizer_hash,
         splits=splits,
         files=description,
+        pairs=hold_pairs(section.corpora),
     )
     _commit(dataset_url, index)
     return statistics
@@ -185,14 +189,15 @@ def _select(documents: Documents, kept: Ints, section: DataSection) -> tuple[Doc
 
 
 def _write_splits(
-    documents: Documents, members_of: dict[str, Ints], seq_len: int, *, dataset_url: str, pad_token_id: int
+    documents: Documents, members_of: dict[str, Ints], section: DataSection, *, dataset_url: str, pad_token_id: int
 ) -> tuple[dict[str, SplitInfo], dict[str, SplitStatistics], dict[str, SplitPlan]]:
     """Pack and write the shards of the splits; both are there, though one may be empty."""
+    seq_len, pairs = section.seq_len, hold_pairs(section.corpora)
     plans: dict[str, SplitPlan] = {}
     splits: dict[str, SplitInfo] = {}
     statistics: dict[str, SplitStatistics] = {}
     for name, members in members_of.items():
-        plan = plans[name] = plan_split(documents, members, seq_len=seq_len)
+        plan = plans[name] = plan_split(documents, members, seq_len=seq_len, pairs=pairs)
         rows = build_rows(plan, documents, seq_len=seq_len, pad_token_id=pad_token_id)
         with progress(unit="rows") as display:
             tracked = display.track(rows, total=len(plan.rows), description=f"writing {name}")

@@ -10,6 +10,9 @@ One Parquet row is one sample, a packed row of seq_len tokens:
     tokens             int32        sum of document_lengths
     supervised_tokens  int32        labels that are not -100
 
+In a dataset of pairs a row's documents are, by turns, a conversation with the answer that was preferred and the same
+with the other one; only these answers are supervised.
+
 Row groups have about 8,192 tokens, whatever the micro batch: they are what a reader fetches and decodes at once. Token
 columns are split by bytes before zstd, which is smaller and faster to decode than plain or dictionary encoding.
 
@@ -77,7 +80,7 @@ class SplitInfo:
 class DatasetIndex:
     """What index.json says; `splits` has "train" and "validation", `tokenizer` is the hash of the tokenizer's files.
 
-    `files` are those that tell of the dataset: stats.json, report.html and the provenance.
+    `files` tell of the dataset: stats.json, report.html and the provenance. `pairs`: its documents come in pairs.
     """
 
     version: int
@@ -89,6 +92,7 @@ class DatasetIndex:
     tokenizer: str
     splits: dict[str, SplitInfo]
     files: tuple[FileInfo, ...] = ()
+    pairs: bool = False
 
 
 @dataclass(frozen=True)

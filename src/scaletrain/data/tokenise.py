@@ -116,6 +116,7 @@ def _read(part: Part, corpora: Sequence[Corpus], *, max_bad_rows: int) -> Iterat
             row = {"corpus": part.corpus, "file": first, "row": number, "source": item.source, "count": 1}
             if isinstance(item, Conversation):
                 row |= {name: getattr(item, name) for name in KNOWN}
+                row["rejected"] = item.rejected
                 row |= {"roles": [turn.role for turn in item.turns], "contents": [turn.content for turn in item.turns]}
                 num_chars += sum(len(turn.content) for turn in item.turns)
             else:

@@ -60,7 +60,7 @@ def with_origins(rows: ScoredRows, dataset_url: str, index: DatasetIndex) -> Ans
     """
     documents = _documents(rows)
     known = _read(dataset_url, index, last_sample=int(rows.sample_id.max(initial=-1)))
-    matched = _match(documents, known)
+    matched = {} if index.pairs else _match(documents, known)  # of a pair, one document of two is there
     candidates: dict[Place, list[_Conversation]] = defaultdict(list)
     is_matched = {origin.number for origin in matched.values()}
     for each in known:

@@ -1,14 +1,14 @@
 """Which rows are scored with what, and scoring them in this process."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from scaletrain.data.batches import RUN_TOKENS, MicroBatch, micro_batch
-from scaletrain.data.rows import read_samples
-from scaletrain.data.shards import DatasetIndex
+from scaletrain.data.rows import Samples, read_samples
+from scaletrain.data.shards import IGNORED_LABEL, DatasetIndex
 from scaletrain.evaluate.contender import Contender, Device, Precision
 from scaletrain.evaluate.scoring import Scored, join, score_rows
 
@@ -39,5 +39,13 @@ def _micro_batches(work: RowsToScore, first: int, stop: int) -> Iterator[MicroBa
         end = min(start + at_once, stop)
         ids = np.arange(start, end, dtype=np.int64)
         samples = read_samples(work.dataset_url, work.index, split="validation", ids=ids)
+        if work.index.pairs:
+            samples = _preferred_only(samples)
         for place in range(0, len(ids), size):
             yield micro_batch(samples, place, min(place + size, len(ids)))
+
+
+def _preferred_only(samples: Samples) -> Samples:
+    """Of each pair, the answer that was preferred: the first, third, ... document of a row."""
+    is_preferred = samples.documents % 2 == 1
+    return replace(samples, labels=np.where(is_preferred, samples.labels, IGNORED_LABEL).astype(np.int32))

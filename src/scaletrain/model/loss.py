@@ -54,9 +54,9 @@ class LossModel(nn.Module):
         """
         causal_lm: Any = self.causal_lm
         head = causal_lm.get_output_embeddings()
-        where_N, targets_N = _supervised(labels, input_ids.device)
+        where_N, targets_N = supervised_positions(labels, input_ids.device)
         inputs = model_inputs(causal_lm.config, input_ids, positions, documents)
-        if _ends_with_its_head(causal_lm):
+        if ends_with_its_head(causal_lm):
             with _head_gives_loss(head, where_N, targets_N):
                 loss: torch.Tensor = causal_lm(**inputs).logits.reshape(())
             return loss
@@ -79,7 +79,7 @@ def linear_cross_entropy(
     return cross_entropy(hidden_NH, weight_VH, bias_V, targets_N)
 
 
-def _supervised(labels_BT: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def supervised_positions(labels_BT: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """The flat index of the token before each supervised one, and that token: int64 [N] each, on the device."""
     targets_BT = torch.full_like(labels_BT, IGNORED)
     targets_BT[:, :-1] = labels_BT[:, 1:]
@@ -91,7 +91,7 @@ def _supervised(labels_BT: torch.Tensor, device: torch.device) -> tuple[torch.Te
     return where_N, targets_N
 
 
-def _ends_with_its_head(causal_lm: Any) -> bool:
+def ends_with_its_head(causal_lm: Any) -> bool:
     """Whether a model's logits are what its output layer gives, and that layer is a plain linear one."""
     changed = any(getattr(causal_lm.config, name, None) not in (None, 1, 1.0) for name in _AFTER_THE_HEAD)
     return type(causal_lm.get_output_embeddings()) is nn.Linear and not changed
@@ -134,10 +134,10 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
         losses_N = torch.empty(targets_N.shape, dtype=torch.float32, device=logits_NV.device)
-        for chunk in _chunks(len(logits_NV), logits_NV.shape[1], logits_NV.device):
+        for chunk in row_chunks(len(logits_NV), logits_NV.shape[1], logits_NV.device):
             logits_nV, targets_n = logits_NV[chunk], targets_N[chunk].long()
             if ctx.needs_input_grad[0]:
-                losses_N[chunk] = _losses_and_gradient(logits_nV, targets_n)
+                losses_N[chunk] = losses_and_gradient(logits_nV, targets_n)
             else:
                 losses_N[chunk] = nn.functional.cross_entropy(logits_nV.float(), targets_n, reduction="none")
         if ctx.needs_input_grad[0]:
@@ -170,10 +170,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         gradient_V = torch.zeros_like(bias_V, dtype=torch.float32) if needs_bias and bias_V is not None else None
         losses_N = torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device)
         with torch.autocast(hidden_NH.device.type, enabled=False):
-            for chunk in _chunks(len(hidden_NH), len(weight_VH), hidden_NH.device):
+            for chunk in row_chunks(len(hidden_NH), len(weight_VH), hidden_NH.device):
                 hidden_nH = hidden_NH[chunk].to(dtype)
                 logits_nV = nn.functional.linear(hidden_nH, weight, bias)
-                losses_N[chunk] = _losses_and_gradient(logits_nV, targets_N[chunk])
+                losses_N[chunk] = losses_and_gradient(logits_nV, targets_N[chunk])
                 if gradient_NH is not None:
                     gradient_NH[chunk] = logits_nV @ weight
                 if gradient_VH is not None:
@@ -196,14 +196,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         )
 
 
-def _chunks(rows: int, columns: int, device: torch.device) -> Iterator[slice]:
+def row_chunks(rows: int, columns: int, device: torch.device) -> Iterator[slice]:
+    """Cut a table of logits into rows that may exist at the same time."""
     elements = _CUDA_CHUNK_ELEMENTS if device.type == "cuda" else _CHUNK_ELEMENTS
     at_once = max(1, elements // columns)
     for start in range(0, rows, at_once):
         yield slice(start, start + at_once)
 
 
-def _losses_and_gradient(logits_nV: torch.Tensor, targets_n: torch.Tensor) -> torch.Tensor:
+def losses_and_gradient(logits_nV: torch.Tensor, targets_n: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy of each row, fp32 [n], and write the gradient over the logits."""
     compute = _compiled_cross_entropy() if logits_nV.is_cuda else _cross_entropy
     return compute(logits_nV, targets_n)

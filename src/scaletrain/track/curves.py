@@ -5,7 +5,10 @@ from pathlib import Path
 
 from scaletrain.metrics import StepMetrics
 
-_CURVES = ("loss", "learning_rate", "grad_norm", "tokens_per_s", "mfu", "validation_loss", "validation_perplexity")
+_CURVES = (
+    *("loss", "learning_rate", "grad_norm", "tokens_per_s", "mfu", "validation_loss", "validation_perplexity"),
+    *("reward_margin", "pair_accuracy", "validation_reward_margin", "validation_pair_accuracy"),
+)
 
 
 class Curves:

@@ -62,13 +62,14 @@ class Display:
             if not self._is_terminal and is_due:
                 self._last_plain_line_s = now
                 self._console.print(f"step {metrics['step']}/{self._total_steps}  {_status(metrics)}")
-            if self._is_terminal and "validation_perplexity" in metrics:
+            if self._is_terminal and "validation_loss" in metrics:
                 self._progress.console.print(f"step {metrics['step']}  {_status(metrics)}")
 
 
 def _status(metrics: dict[str, Any]) -> str:
     parts = [
         "skipped" if metrics["loss"] is None else f"loss {metrics['loss']:.4f}",
+        *([f"right {metrics['pair_accuracy']:.1%}"] if metrics.get("pair_accuracy") is not None else []),
         f"lr {metrics['learning_rate']:.2e}",
         f"{metrics['tokens_per_s']:,.0f} tokens/s",
     ]
@@ -78,4 +79,8 @@ def _status(metrics: dict[str, Any]) -> str:
         parts.append(f"{metrics['cost_usd']:,.2f} USD")
     if "validation_perplexity" in metrics:
         parts.append(f"validation perplexity {metrics['validation_perplexity']:.2f}")
+    if metrics.get("validation_pair_accuracy") is not None:
+        parts.append(
+            f"validation loss {metrics['validation_loss']:.4f}, right {metrics['validation_pair_accuracy']:.1%}"
+        )
     return "  ".join(parts)

@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import torch
+
 from scaletrain import attempts, policy
-from scaletrain.data.loader import ReadPlan, StepBatch, sample_ids
+from scaletrain.data.loader import MicroBatch, ReadPlan, StepBatch, sample_ids
 from scaletrain.data.shards import DatasetIndex, load_index
 from scaletrain.devices import memory_bytes, peak_flops
 from scaletrain.errors import TrainingError
@@ -25,9 +28,10 @@ from scaletrain.train.job import Job
 from scaletrain.train.phases import Phases
 from scaletrain.train.purse import PurseBeingOpened
 from scaletrain.train.records import Records
+from scaletrain.train.reference import Reference, open_reference
 from scaletrain.train.saver import Position, Saver
-from scaletrain.train.step import Wishes, forward, run_step
-from scaletrain.train.validation import validation_loss
+from scaletrain.train.step import Wishes, counted_in, forward, run_step
+from scaletrain.train.validation import Validation, validate
 from scaletrain.train.worker import Worker
 
 log = get_logger(__name__)
@@ -65,6 +69,10 @@ def train(
         plan, batches = start.open_batches(stack, job, worker, index, newest)
         engine = start.start_engine(job, plan)
         phases.ended("engine")
+        reference = None
+        if config.train.objective == "dpo":  # while the engine has the weights that the run begins with
+            reference = open_reference(job, worker, engine, index)
+            phases.ended("reference")
         restored = start.restore(job, worker, engine, newest)
         phases.ended("restored")
         if restored != newest:
@@ -97,7 +105,8 @@ def train(
                 phases.ended("first_batch")
             if config.debug.dump_batch and is_first and worker.rank == 0:
                 debug.show_batch(batch.micro_batches[0], load_tokenizer(job.model_url))
-            totals = run_step(job, worker, engine, batch, plan, ask=ask)
+            compared = batch if reference is None else reference.beside_all(batch)
+            totals = run_step(job, worker, engine, compared, plan, ask=ask)
             line = _ledger_line(batch, plan, index, totals.samples_digest, position.ledger_hash)
             position = replace(
                 position,
@@ -110,7 +119,7 @@ def train(
             skipped_in_a_row = skipped_in_a_row + 1 if totals.skipped else 0
             if skipped_in_a_row > config.train.max_skipped_steps:
                 raise TrainingError(_never_finite(job, line.step, skipped_in_a_row, totals.not_finite))
-            validation = _validate(job, worker, engine, index, position.step)
+            validation = _validate(job, worker, engine, index, reference, position.step)
             if totals.wishes.save_failed:
                 saver.finish()  # raises, on every rank
             now = time.perf_counter()
@@ -130,11 +139,13 @@ def train(
                     world_size=worker.world_size,
                     memory_bytes=memory_bytes(worker.device),
                     mfu=_mfu(flops_per_token * totals.tokens / (now - clock), worker),
-                    validation_loss=validation,
-                    validation_perplexity=math.exp(validation) if validation is not None else None,
+                    **_told_of(validation, of_pairs=reference is not None),
                     skipped=totals.skipped or None,
                     usd_per_hour=purse.usd_per_hour,
                     cost_usd=purse.spent().usd,
+                    pairs=totals.pairs,
+                    reward_margin=totals.reward_margin,
+                    pair_accuracy=totals.pair_accuracy,
                 )
                 purse.step_ended(position.step, metrics.step_s)
                 records.write(metrics, line)
@@ -175,16 +186,32 @@ def _ledger_line(
     return ledger.next_line(previous_hash, batch.step + 1, expected)
 
 
-def _validate(job: Job, worker: Worker, engine: Any, index: DatasetIndex, step: int) -> float | None:
+def _validate(
+    job: Job, worker: Worker, engine: Any, index: DatasetIndex, reference: Reference | None, step: int
+) -> Validation | None:
     every = job.config.train.evaluate_every_steps
     if not every or step % every or index.splits["validation"].rows == 0:
         return None
+
+    def measure(micro: MicroBatch) -> torch.Tensor:
+        compared = micro if reference is None else reference.beside(micro, split="validation")
+        return forward(job, worker, engine, compared)
+
     engine.eval()
-    loss = validation_loss(
-        lambda micro: forward(job, worker, engine, micro), job.dataset_url, index, job.config.train, worker
-    )
+    found = validate(measure, partial(counted_in, job), job.dataset_url, index, job.config.train, worker)
     engine.train()
-    return loss
+    return found
+
+
+def _told_of(validation: Validation | None, *, of_pairs: bool) -> dict[str, float]:
+    """The fields of a line of metrics that tell of a validation."""
+    if validation is None:
+        return {}
+    told = {"validation_loss": validation.loss}
+    if not of_pairs:
+        return told | {"validation_perplexity": math.exp(validation.loss)}
+    margin, accuracy = validation.reward_margin, validation.pair_accuracy
+    return told | {"validation_reward_margin": margin, "validation_pair_accuracy": accuracy}
 
 
 def _open_records(

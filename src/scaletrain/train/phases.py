@@ -20,8 +20,8 @@ class Phases:
     """Times of one process, in seconds since 1970 UTC by its machine's clock, in the order in which they came.
 
     `process` is when the operating system started it. The others are the ends of phases: `entered` (Ray has placed the
-    worker, started Python and joined the process group), `imported`, `found` (the newest commit), `engine`, `restored`,
-    `ready` (claims and records), `first_batch`, `first_step`.
+    worker, started Python and joined the process group), `imported`, `found` (the newest commit), `engine`, `reference`
+    (of preference training), `restored`, `ready` (claims and records), `first_batch`, `first_step`.
     """
 
     def __init__(self) -> None:

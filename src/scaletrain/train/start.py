@@ -12,6 +12,7 @@ from scaletrain.data.loader import ReadPlan, StepBatch, steps_local, steps_ray
 from scaletrain.data.shards import DatasetIndex
 from scaletrain.errors import CheckpointError, DamagedError, ScaletrainError
 from scaletrain.log import get_logger
+from scaletrain.model.answer_log_probs import AnswerModel
 from scaletrain.model.build import load_model
 from scaletrain.model.loss import LossModel
 from scaletrain.train import state, zero
@@ -106,7 +107,8 @@ def start_engine(job: Job, plan: ReadPlan) -> Any:
         seed=config.seed,
         zero3=partitioned,
     )
-    engine = zero.build_engine(LossModel(model), config, rounds=plan.rounds, precision=job.precision)
+    wrap = AnswerModel if config.train.objective == "dpo" else LossModel
+    engine = zero.build_engine(wrap(model), config, rounds=plan.rounds, precision=job.precision)
     bound_waiting(config.train.timeout_s)
     return engine
 

@@ -1,8 +1,8 @@
 """One step: the gradients of a global batch, the update, and what all ranks have to agree on.
 
-Two small all-reduces agree on the number of supervised tokens (before the first backward, so that the loss is per
-supervised token of the whole global batch) and on the loss, the samples and whether to stop (before the update). A step
-whose loss or gradients are not finite, on any rank, changes nothing on all of them.
+Two small all-reduces agree on the number of supervised tokens, or pairs (before the first backward, so that the loss is
+per supervised token, or pair, of the whole global batch) and on the loss, the samples and whether to stop (before the
+update). A step whose loss or gradients are not finite, on any rank, changes nothing on all of them.
 """
 
 import math
@@ -20,6 +20,7 @@ from scaletrain.log import get_logger
 from scaletrain.train import ledger, zero
 from scaletrain.train.job import Job
 from scaletrain.train.peers import loss_explained
+from scaletrain.train.preference import SUMS, pair_sums
 from scaletrain.train.schedule import learning_rate
 from scaletrain.train.worker import Worker
 
@@ -43,7 +44,8 @@ class Wishes:
 class StepTotals:
     """One step, summed over all ranks; `skipped`: it was not finite, and nothing was learned.
 
-    `not_finite` has the samples of the micro batches whose loss was not; none where only a gradient was not.
+    `not_finite` has the samples of the micro batches whose loss was not; none where only a gradient was not. Of
+    preference training: its pairs, the mean margin of their rewards, and the share of them with a margin above 0.
     """
 
     loss: float
@@ -55,6 +57,9 @@ class StepTotals:
     wishes: Wishes
     skipped: bool
     not_finite: tuple[int, ...]
+    pairs: int | None = None
+    reward_margin: float | None = None
+    pair_accuracy: float | None = None
 
 
 def run_step(
@@ -66,7 +71,7 @@ def run_step(
     *,
     ask: Callable[[], Wishes],
 ) -> StepTotals:
-    """Forward, backward and update of one global batch; the loss is per supervised token over all of it.
+    """Forward, backward and update of one global batch; the loss is per supervised token (or pair) over all of it.
 
     `ask` is called once, before the update; what any rank wants, all of them learn.
     """
@@ -81,25 +86,27 @@ def _run_step(
     _seed_dropout(job.config.seed, step, worker)
     rate = learning_rate(job.config.train, step, job.total_steps)
     zero.set_learning_rate(engine, rate)
-    scale = _scale(batch, worker)
-    loss_sum = torch.zeros((), dtype=torch.float64, device=worker.device)
+    scale = _scale(job, batch, worker)
+    own_sums = torch.zeros(SUMS, dtype=torch.float64, device=worker.device)
     losses = []
     for micro in batch.micro_batches:
-        micro_loss = forward(job, worker, engine, micro)
-        losses.append(micro_loss.detach())
-        loss_sum += losses[-1] * micro.weight
-        zero.accumulate(engine, micro_loss * (scale * micro.weight))
+        micro_sums = forward(job, worker, engine, micro)
+        losses.append(micro_sums[0].detach())
+        own_sums[: len(micro_sums)] += micro_sums.detach() * micro.weight
+        zero.accumulate(engine, micro_sums[0] * (scale * micro.weight))
+    counted = sum(counted_in(job, micro) for micro in batch.micro_batches)
     supervised = sum(micro.supervised_tokens for micro in batch.micro_batches)
     tokens = sum(micro.tokens for micro in batch.micro_batches if micro.weight)
-    told = [0.0, supervised, tokens, _samples_digest(batch, plan, worker), *astuple(ask())]
+    told = [0.0] * SUMS + [counted, supervised, tokens, _samples_digest(batch, plan, worker), *astuple(ask())]
     sums = _to_device(torch.tensor(told, dtype=torch.float64), worker)
-    sums[0] = loss_sum
+    sums[:SUMS] = own_sums
     _all_reduce(sums, worker)
     read = _begin_to_read(sums)
     grad_norm = zero.update(engine)
     # The update had to wait for the norm, so the sums are here by now; the GPU need not run dry to have them read.
-    total_loss, supervised_tokens, total_tokens, total_digest, *wished = read()
-    loss = total_loss / max(supervised_tokens, 1)
+    total_loss, margins, accurate, total_counted, supervised_tokens, total_tokens, total_digest, *wished = read()
+    count, of_pairs = max(total_counted, 1), job.config.train.objective == "dpo"
+    loss = total_loss / count
     not_finite: tuple[int, ...] = ()
     if grad_norm is None:
         not_finite = _find_not_finite(batch, losses, worker)
@@ -118,22 +125,33 @@ def _run_step(
         wishes=Wishes(*map(bool, wished)),
         skipped=grad_norm is None,
         not_finite=not_finite,
+        pairs=int(total_counted) if of_pairs else None,
+        reward_margin=margins / count if of_pairs else None,
+        pair_accuracy=accurate / count if of_pairs else None,
     )
 
 
-def _scale(batch: StepBatch, worker: Worker) -> torch.Tensor:
-    """What a loss summed over this rank's tokens is multiplied by, to be per supervised token of the global batch.
-
-    DeepSpeed averages over ranks; the sum over ranks is what we want.
-    """
-    supervised = sum(micro.supervised_tokens for micro in batch.micro_batches)
-    agreed = _to_device(torch.tensor(supervised, dtype=torch.float32), worker)
-    _all_reduce(agreed, worker)
-    return worker.world_size / agreed.clamp(min=1)
+def counted_in(job: Job, micro: MicroBatch) -> int:
+    """What the loss is a mean over: the supervised tokens of a micro batch, or its pairs."""
+    return micro.pairs if job.config.train.objective == "dpo" else micro.supervised_tokens
 
 
 def forward(job: Job, worker: Worker, engine: Any, micro: MicroBatch) -> torch.Tensor:
-    """The loss of a micro batch, summed over its supervised tokens, in fp32."""
+    """Sums over a micro batch, in fp32: its loss (with gradients), and of pairs also what `pair_sums` has beside it."""
+    if job.config.train.objective == "sft":
+        return _run(job, worker, engine, micro).reshape(1)
+    assert micro.reference is not None, "the reference has not been put beside the rows"
+    reference = _to_device(torch.from_numpy(micro.reference), worker)
+    return pair_sums(answer_log_probs(job, worker, engine, micro), reference, job.config.train.dpo)
+
+
+def answer_log_probs(job: Job, worker: Worker, engine: Any, micro: MicroBatch) -> torch.Tensor:
+    """The log-probability of each document's answer, fp32, row by row; of an engine around an AnswerModel."""
+    return _run(job, worker, engine, micro)
+
+
+def _run(job: Job, worker: Worker, engine: Any, micro: MicroBatch) -> torch.Tensor:
+    """Put a micro batch through the engine's module."""
     arrays = (micro.input_ids, micro.positions, micro.labels, micro.documents)
     input_ids, positions, labels, documents = (torch.from_numpy(array).long() for array in arrays)
     input_ids, positions = _to_device(input_ids, worker), _to_device(positions, worker)
@@ -141,8 +159,19 @@ def forward(job: Job, worker: Worker, engine: Any, micro: MicroBatch) -> torch.T
     # ZeRO 0 keeps fp32 weights, so bf16 is autocast there; above, the weights themselves are bf16.
     autocast = job.precision == "bf16" and job.config.zero.stage == 0
     with torch.autocast(worker.device.type, torch.bfloat16) if autocast else nullcontext():
-        loss: torch.Tensor = engine(input_ids=input_ids, labels=labels, positions=positions, documents=documents)
-    return loss
+        found: torch.Tensor = engine(input_ids=input_ids, labels=labels, positions=positions, documents=documents)
+    return found
+
+
+def _scale(job: Job, batch: StepBatch, worker: Worker) -> torch.Tensor:
+    """What this rank's sum of losses is multiplied by, to be per supervised token, or pair, of the global batch.
+
+    DeepSpeed averages over ranks; the sum over ranks is what we want.
+    """
+    counted = sum(counted_in(job, micro) for micro in batch.micro_batches)
+    agreed = _to_device(torch.tensor(counted, dtype=torch.float32), worker)
+    _all_reduce(agreed, worker)
+    return worker.world_size / agreed.clamp(min=1)
 
 
 def _to_device(tensor: torch.Tensor, worker: Worker) -> torch.Tensor:

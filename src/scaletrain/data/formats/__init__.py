@@ -10,6 +10,7 @@
     stack_exchange  Posts.xml and Comments.xml
     text, chat_log  an utterance a line, an empty line between dialogues
     chitchat, chatterbot    the files of two packages on PyPI
+    preferences     pairs of answers, as `scaletrain judge export` and TRL have them; JSON lines or Parquet
     my_package.module:read_row      your own function dict -> Conversation, called with each row of JSON lines
 
 A row that gives no conversation is yielded as Rejected, never skipped in silence. A file that cannot be parsed as a
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from scaletrain.config import Corpus
+from scaletrain.config_dpo import PAIRS_FORMAT
 from scaletrain.data.conversation import Conversation
 from scaletrain.data.formats import (
     columns,
@@ -30,6 +32,7 @@ from scaletrain.data.formats import (
     open_assistant,
     packages,
     plain_text,
+    preferences,
     reddit,
     stack_exchange,
     tables,
@@ -47,6 +50,7 @@ __all__ = [
     "Rejected",
     "SourceFile",
     "find_format",
+    "hold_pairs",
     "list_files",
     "read_conversations",
     "read_files",
@@ -97,6 +101,7 @@ FORMATS: dict[str, Format] = {
     "chat_log": Format(plain_text.read_chat_log, (".txt", ".log")),
     "chitchat": Format(packages.read_chitchat, (".json",), licence="MIT"),
     "chatterbot": Format(packages.read_chatterbot, (".yml", ".yaml"), licence="BSD-3-Clause"),
+    PAIRS_FORMAT: Format(preferences.read_preferences, (*_JSON_SUFFIXES, preferences.PARQUET)),
 }
 
 
@@ -116,6 +121,17 @@ def list_files(corpus: Corpus) -> list[SourceFile]:
         raise ConfigError("\n".join(f"data.corpora ({corpus.name or corpus.format}): {each}" for each in wrong))
     files = find_files(corpus.source, suffixes=format_.suffixes)
     return with_versions_of(format_.beside, files) if format_.beside else files
+
+
+def hold_pairs(corpora: Sequence[Corpus]) -> bool:
+    """Say whether corpora have pairs of answers; ConfigError where some have and some have not."""
+    have = [corpus.format == PAIRS_FORMAT for corpus in corpora]
+    if any(have) and not all(have):
+        raise ConfigError(
+            f"data.corpora: pairs of answers (format: {PAIRS_FORMAT}) and conversations are not learned from in one "
+            "run; give each a run of its own"
+        )
+    return all(have)
 
 
 def reads_together(corpus: Corpus) -> bool:

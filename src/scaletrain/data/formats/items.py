@@ -31,8 +31,8 @@ def parsed(parse: Callable[[Row], Conversation], row: Row, source: str) -> Item:
     """Make one row a conversation; what `parse` refuses with DataError or Drop is rejected under its reason."""
     try:
         conversation = replace(parse(row), source=source)
-        for turn in conversation.turns:
-            turn.content.encode()
+        for text in (*(turn.content for turn in conversation.turns), conversation.rejected or ""):
+            text.encode()
         return conversation
     except UnicodeEncodeError as exc:
         return Rejected(source, BAD_ROW, f"text that is not valid Unicode: {exc.reason}")

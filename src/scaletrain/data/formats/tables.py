@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from scaletrain import storage
 from scaletrain.config import Corpus
-from scaletrain.data.formats.columns import Columns, choose, conversations
+from scaletrain.data.formats.columns import choose, conversations
 from scaletrain.data.formats.files import (
     FREE_UNPACKED_BYTES,
     MAX_LINE_BYTES,
@@ -50,16 +50,10 @@ def read_csv(files: Sequence[SourceFile], corpus: Corpus) -> Iterator[Item]:
 
 def read_parquet(files: Sequence[SourceFile], corpus: Corpus) -> Iterator[Item]:
     """Read Parquet files, a few rows at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     for file in files:
-        with storage.open_read(file.url) as stream, _arrow_errors(file):
-            table = pq.ParquetFile(pa.PythonFile(cast(io.IOBase, stream), mode="r"), pre_buffer=False)
+        with parquet_table(file) as table:
             columns = choose(corpus.columns, table.schema_arrow.names, name=file.name)
-            _check_size(table.metadata, columns, file)
-            batches = table.iter_batches(_BATCH_ROWS, columns=columns.used())
-            yield from conversations(_arrow_rows(batches, file), columns)
+            yield from conversations(parquet_rows(file, table, columns.used()), columns)
 
 
 def read_hf_disk(files: Sequence[SourceFile], corpus: Corpus) -> Iterator[Item]:
@@ -79,6 +73,22 @@ def read_hf_disk(files: Sequence[SourceFile], corpus: Corpus) -> Iterator[Item]:
             columns = choose(corpus.columns, batches.schema.names, name=file.name)
             for item in conversations(_arrow_rows(batches, file), columns):
                 yield item if isinstance(item, Rejected) or item.licence else replace(item, licence=licence)
+
+
+@contextmanager
+def parquet_table(file: SourceFile) -> "Iterator[pq.ParquetFile]":
+    """Open a Parquet file, of which its footer is read; DataError for what is wrong with it, then or later."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with storage.open_read(file.url) as stream, _arrow_errors(file):
+        yield pq.ParquetFile(pa.PythonFile(cast(io.IOBase, stream), mode="r"), pre_buffer=False)
+
+
+def parquet_rows(file: SourceFile, table: "pq.ParquetFile", columns: Sequence[str]) -> Iterator[TableRow]:
+    """Yield the rows of an open Parquet file with these columns, a few at a time."""
+    _check_size(table.metadata, columns, file)
+    yield from _arrow_rows(table.iter_batches(_BATCH_ROWS, columns=list(columns)), file)
 
 
 @contextmanager
@@ -200,11 +210,11 @@ def _arrow_errors(file: SourceFile) -> Iterator[None]:
         raise DataError(f"{file.name}: cannot be read to its end ({detail}); fetch or make the file again") from exc
 
 
-def _check_size(metadata: "pq.FileMetaData", columns: Columns, file: SourceFile) -> None:
+def _check_size(metadata: "pq.FileMetaData", columns: Sequence[str], file: SourceFile) -> None:
     """Refuse a Parquet file whose columns unpack to an absurd size."""
     for group in range(metadata.num_row_groups):
         chunks = [metadata.row_group(group).column(i) for i in range(metadata.num_columns)]
-        wanted = [each for each in chunks if each.path_in_schema.split(".")[0] in columns.used()]
+        wanted = [each for each in chunks if each.path_in_schema.split(".")[0] in columns]
         unpacked_bytes = sum(each.total_uncompressed_size for each in wanted)
         if unpacked_bytes > FREE_UNPACKED_BYTES + MAX_RATIO * file.size_bytes:
             raise DataError(f"{file.name}: unpacks to more than {MAX_RATIO} times its size, as no text does")

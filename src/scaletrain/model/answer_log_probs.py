@@ -1,0 +1,155 @@
+"""The log-probability of each document's answer: what preference training compares.
+
+As in the training loss (loss.py), the output layer sees supervised tokens alone, and logits exist a chunk at a time.
+How much each answer's gradient counts is known only once both answers of a pair are; so the logits are made a second
+time for it, which costs one more pass through the output layer.
+
+Shapes: B rows, T tokens of a row, M documents, N supervised tokens, n of them in a chunk, V words of the vocabulary, H
+hidden size.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from scaletrain.model.attention import model_inputs
+from scaletrain.model.loss import (
+    IGNORED,
+    ends_with_its_head,
+    head_sees,
+    losses_and_gradient,
+    row_chunks,
+    supervised_losses,
+    supervised_positions,
+)
+
+
+class AnswerModel(nn.Module):
+    """A causal language model whose forward gives the log-probabilities of answers; what DeepSpeed wraps.
+
+    `causal_lm` is the model.
+    """
+
+    def __init__(self, causal_lm: nn.Module) -> None:
+        super().__init__()
+        self.causal_lm = causal_lm
+
+    def forward(
+        self,
+        *,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        positions: torch.Tensor,
+        documents: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the log-probability of each document's supervised tokens, summed, in fp32 [M], row by row.
+
+        All arguments have shape [B, T], as LossModel takes them. Documents are numbered from 1 in each row, without a
+        gap, and each has a supervised token.
+        """
+        causal_lm: Any = self.causal_lm
+        head = causal_lm.get_output_embeddings()
+        where_N, targets_N = supervised_positions(labels, input_ids.device)
+        lengths_M = answer_lengths(labels, documents).to(input_ids.device, non_blocking=True)
+        inputs = model_inputs(causal_lm.config, input_ids, positions, documents)
+        if ends_with_its_head(causal_lm):
+            with _head_gives_losses(head, where_N, targets_N):
+                losses_N = causal_lm(**inputs).logits.reshape(-1)
+        else:
+            with head_sees(head, where_N):
+                losses_N = supervised_losses(causal_lm(**inputs).logits.squeeze(0), targets_N)
+        # `unsafe` does without a look at the lengths, for which a GPU would have to be waited for.
+        return -torch.segment_reduce(losses_N, "sum", lengths=lengths_M, unsafe=True)
+
+
+def answer_lengths(labels_BT: torch.Tensor, documents_BT: torch.Tensor) -> torch.Tensor:
+    """The number of supervised tokens of each document, int64 [M], on the device of the arguments."""
+    per_row_B = documents_BT.amax(dim=1)
+    first_B = per_row_B.cumsum(0) - per_row_B
+    number_BT = first_B[:, None] + documents_BT - 1
+    is_supervised_BT = labels_BT != IGNORED
+    is_supervised_BT[:, 0] = False  # nothing stands before it
+    return torch.bincount(number_BT[is_supervised_BT], minlength=int(per_row_B.sum()))
+
+
+def linear_losses(
+    hidden_NH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None, targets_N: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy of each row of a linear layer's logits, fp32 [N]. The logits never exist as a whole."""
+    losses: Callable[..., torch.Tensor] = _LinearLosses.apply
+    return losses(hidden_NH, weight_VH, bias_V, targets_N)
+
+
+@contextmanager
+def _head_gives_losses(head: Any, where_N: torch.Tensor, targets_N: torch.Tensor) -> Iterator[None]:
+    """Have the output layer compute the losses itself, of shape [1, N, 1], so that ZeRO-3's hooks surround it."""
+
+    def losses(hidden_BTH: torch.Tensor) -> torch.Tensor:
+        hidden_NH = hidden_BTH.flatten(0, 1).index_select(0, where_N)
+        return linear_losses(hidden_NH, head.weight, head.bias, targets_N).view(1, -1, 1)
+
+    before = head.forward
+    head.forward = losses
+    try:
+        yield
+    finally:
+        head.forward = before
+
+
+class _LinearLosses(torch.autograd.Function):
+    """A linear layer and cross-entropy, chunk by chunk; the backward pass makes each chunk's logits again.
+
+    The weight's gradient is added up over chunks in fp32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_NH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None, targets_N: torch.Tensor
+    ) -> torch.Tensor:
+        dtype = hidden_NH.dtype
+        if torch.is_autocast_enabled(hidden_NH.device.type):
+            dtype = torch.get_autocast_dtype(hidden_NH.device.type)
+        ctx.dtype = dtype
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N)
+        losses_N = torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device)
+        for chunk, logits_nV in _logits(hidden_NH, weight_VH, bias_V, dtype):
+            losses_N[chunk] = nn.functional.cross_entropy(logits_nV.float(), targets_N[chunk], reduction="none")
+        return losses_N
+
+    @staticmethod
+    def backward(ctx: Any, counts_N: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden_NH, weight_VH, bias_V, targets_N = ctx.saved_tensors
+        needs_hidden, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        weight = weight_VH.to(ctx.dtype)
+        gradient_NH = torch.empty_like(hidden_NH) if needs_hidden else None
+        gradient_VH = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
+        gradient_V = torch.zeros_like(bias_V, dtype=torch.float32) if needs_bias else None
+        for chunk, logits_nV in _logits(hidden_NH, weight_VH, bias_V, ctx.dtype):
+            losses_and_gradient(logits_nV, targets_N[chunk])  # writes over the logits
+            gradient_nV = logits_nV.mul_(counts_N[chunk, None])
+            if gradient_NH is not None:
+                gradient_NH[chunk] = gradient_nV @ weight
+            if gradient_VH is not None:
+                gradient_VH += gradient_nV.T @ hidden_NH[chunk].to(ctx.dtype)
+            if gradient_V is not None:
+                gradient_V += gradient_nV.sum(0, dtype=torch.float32)
+        return (
+            gradient_NH,
+            None if gradient_VH is None else gradient_VH.to(weight_VH.dtype),
+            None if gradient_V is None or bias_V is None else gradient_V.to(bias_V.dtype),
+            None,
+        )
+
+
+def _logits(
+    hidden_NH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None, dtype: torch.dtype
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield the logits of a chunk of rows at a time, [n, V], with where they are."""
+    weight, bias = weight_VH.to(dtype), None if bias_V is None else bias_V.to(dtype)
+    for chunk in row_chunks(len(hidden_NH), len(weight_VH), hidden_NH.device):
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            logits_nV = nn.functional.linear(hidden_NH[chunk].to(dtype), weight, bias)
+        yield chunk, logits_nV
