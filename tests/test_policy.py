@@ -104,6 +104,71 @@ def test_a_run_starts_with_less_once_no_more_is_coming() -> None:
     assert not takes(1, is_coming=False, eager=True)
 
 
+@st.composite
+def shared(draw: st.DrawFn) -> tuple[int, list[int], int, int]:
+    """Room, what each of some runs may have so far (0: it waits), and the least and the most that each may have."""
+    least = draw(st.integers(1, 4))
+    most = draw(st.integers(least, 12))
+    shares = draw(st.lists(st.just(0) | st.integers(least, most), max_size=8))
+    return draw(st.integers(0, 60)), shares, least, most
+
+
+@given(shared())
+def test_everybody_has_the_least_before_anybody_has_more(case: tuple[int, list[int], int, int]) -> None:
+    """Who is at work keeps the least; nobody waits for whom there is room; no worker is promised twice."""
+    room, before, least, most = case
+    found = policy.fair_share(room, before, least=least, most=most)
+    working = [share for share in found if share]
+    assert all(least <= share <= most for share in working)
+    assert all(share for share, so_far in zip(found, before, strict=True) if so_far)
+    assert sum(found) <= max(room, least * len(working))
+    if len(working) < len(before):
+        assert working and room - least * len(working) < least
+    idle = room - sum(found)
+    assert idle <= 0 or all(share == most for share in working)
+
+
+@given(shared())
+def test_nobody_gives_back_unless_another_begins_or_machines_are_gone(case: tuple[int, list[int], int, int]) -> None:
+    """Otherwise shares only grow; where one begins all are as good as equal, and asked again nothing changes."""
+    room, before, least, most = case
+    found = policy.fair_share(room, before, least=least, most=most)
+    has_begun = any(share and not so_far for share, so_far in zip(found, before, strict=True))
+    if has_begun or sum(before) > room:
+        working = [share for share in found if share]
+        assert not working or max(working) - min(working) <= 1
+    else:
+        assert all(share >= so_far for share, so_far in zip(found, before, strict=True))
+    assert policy.fair_share(room, found, least=least, most=most) == found
+
+
+@given(shared())
+def test_who_is_about_to_begin_finds_its_share_ready(case: tuple[int, list[int], int, int]) -> None:
+    """One after the other begins without a change for those before it."""
+    room, before, least, most = case
+    found = policy.fair_share(room, before, least=least, most=most)
+    some_begun = [share if so_far else 0 for share, so_far in zip(found, before, strict=True)]
+    assert policy.fair_share(room, some_begun, least=least, most=most) == found
+
+
+def test_shares_change_as_little_as_may_be() -> None:
+    """Of five workers the odd one stays where it is, and idle ones go to who has least."""
+    assert policy.fair_share(5, [2, 0], least=1, most=4) == [3, 2]
+    assert policy.fair_share(5, [2, 3], least=1, most=4) == [2, 3]
+    assert policy.fair_share(5, [1, 4, 0], least=1, most=4) == [2, 2, 1]
+    assert policy.fair_share(4, [1, 3, 0], least=1, most=4) == [1, 2, 1]
+    assert policy.fair_share(6, [3, 1], least=1, most=4) == [3, 3]
+    assert policy.fair_share(0, [0, 0], least=2, most=4) == [2, 0]
+
+
+def test_machines_on_their_way_are_shared_until_somebody_has_waited_for_long() -> None:
+    """Then only those are that there are. Who was at work, and makes no step, waits too, but for slow steps."""
+    assert policy.lacks_machines(180, step_s=0)
+    assert not policy.lacks_machines(180, step_s=60)
+    assert policy.room_to_share(there=2, may_come=8, longest_wait_s=179) == 8
+    assert policy.room_to_share(there=2, may_come=8, longest_wait_s=180) == 2
+
+
 def test_what_is_up_already_is_asked_first() -> None:
     """Else the order is that of the cluster file; each gets an equal share of the time."""
     rooms = {"a": 0, "b": 4, "c": 0}

@@ -1,5 +1,7 @@
 """The rules a run goes by: when it saves, when another start pays, which machines it asks for, when it gives up.
 
+And one for runs that share machines: how many workers each of them may have.
+
 Pure functions of what is known at that moment, without a clock of their own: `train` asks them while it runs, and
 `simulate` drives the same ones through thousands of runs that never took place. Times are seconds.
 
@@ -8,8 +10,9 @@ The interval between saves is after J. W. Young, A first order approximation to 
 dumps, 2006 (doi:10.1016/j.future.2004.11.016).
 """
 
+import heapq
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 MAX_FRUITLESS_RESTARTS = 3  # losses in a row without a commit in between, and the run gives up
@@ -141,3 +144,53 @@ def takes_what_is_there(waited_s: float, *, unchanged_s: float, is_coming: bool,
     if not autoscales:
         return waited_s > _POLL_S
     return waited_s >= COMING_GRACE_S or (not is_coming and waited_s >= COMING_SETTLE_S)
+
+
+# ---- who may have how many workers ---------------------------------------------------------------------------------
+
+
+def room_to_share(*, there: int, may_come: int, longest_wait_s: float) -> int:
+    """How many workers runs share: those that may come count too, until a run has waited for them long enough.
+
+    `there` is what machines that are up have room for, used or not; `may_come` counts what the autoscaler may bring
+    with them.
+    """
+    return may_come if longest_wait_s < COMING_GRACE_S else min(there, may_come)
+
+
+def lacks_machines(silent_s: float, *, step_s: float) -> bool:
+    """Whether a run that was at work seems to wait for machines again: it has made no step for so long.
+
+    `step_s` is what its last step took; one that is slower for once (a validation, say) is given the same time on top.
+    """
+    return silent_s >= COMING_GRACE_S + 2 * step_s
+
+
+def fair_share(room: int, shares: Sequence[int], *, least: int, most: int) -> list[int]:
+    """How many of `room` workers each of several runs may have, by what each may have so far (0: it waits to begin).
+
+    Who is at work keeps the least number. Who waits gets it, in order, as far as there is room, and the very first
+    where nobody is at work in any case: that it finds no machines is for itself to tell. All others wait on, at 0.
+
+    The rest goes to those who have least, up to `most` each. A change costs another start, so that a run gives
+    back what is above its fair share only where one begins, or where there is no longer room for what all may have.
+    """
+    at_work = [place for place, share in enumerate(shares) if share]
+    waiting = [place for place, share in enumerate(shares) if not share]
+    fitting = max(1, room // least)
+    begin = waiting[: max(0, fitting - len(at_work))]
+    must_give_back = bool(begin) or sum(shares) > room
+    found = [0] * len(shares)
+    for place in (*at_work, *begin):
+        found[place] = least if must_give_back else min(max(shares[place], least), most)
+    # Of those who have as few, the one that may have more already comes first: it need not change.
+    queue = [(found[place], -shares[place], place) for place in (*at_work, *begin) if found[place] < most]
+    heapq.heapify(queue)
+    for _ in range(room - sum(found)):
+        if not queue:
+            break
+        share, before, place = heapq.heappop(queue)
+        found[place] = share + 1
+        if share + 1 < most:
+            heapq.heappush(queue, (share + 1, before, place))
+    return found

@@ -1,5 +1,9 @@
 """Sweeps through Ray Tune and Ray Train, as a user runs them."""
 
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -7,9 +11,13 @@ import pytest
 from commands import kill_everything, run, start, wait_for, write_tiny
 from scaletrain import checkpoint, storage
 from scaletrain.attempts import read_attempts
+from scaletrain.config import Config
 from scaletrain.config_file import load_config
+from scaletrain.errors import Interrupted
 from scaletrain.layout import RunLayout
-from scaletrain.sweep.records import SweepLayout, TrialRecord, read_trials
+from scaletrain.sweep import running
+from scaletrain.sweep.records import SweepLayout, TrialRecord, read_trials, run_name
+from scaletrain.sweep.space import Values
 from scaletrain.verify import verify_run
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
@@ -65,3 +73,59 @@ def test_a_population_goes_on_with_exact_clones(tmp_path: Path) -> None:
         assert given == taken and given.manifest_hash == clone.manifest_hash
         assert verify_run(target).problems == ()
     assert [each.state for each in trials.values()] == ["finished"] * 2
+
+
+def test_a_trial_gives_a_worker_to_another_and_takes_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two workers the first trial has both while the second one is prepared, and again after that is over."""
+    config, layout = sharing_config(tmp_path), SweepLayout(str(tmp_path), "tiny")
+    first_has_both = threading.Event()
+    count_steps = running._Preparation.total_steps
+
+    def total_steps(preparation: running._Preparation, values: Values) -> int:
+        assert values["train.steps"] != 40 or first_has_both.wait(300)
+        return count_steps(preparation, values)
+
+    def workers() -> list[int]:
+        return [each.facts.world_size for each in trials_of(layout).values() if each.state == "running"]
+
+    monkeypatch.setattr(running._Preparation, "total_steps", total_steps)
+    with two_workers_fit(), ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(running.run_sweep, config)
+        try:
+            wait_for(lambda: workers() == [2], "the first trial has both workers", limit_s=300)
+            first_has_both.set()
+            wait_for(lambda: workers() == [1, 1], "each trial has one", limit_s=300)
+            wait_for(lambda: workers() == [2], "the first trial has both again", limit_s=300)
+        finally:
+            first_has_both.set()
+            storage.write_bytes(layout.stop_request(1), b"")
+        with pytest.raises(Interrupted):
+            ending.result(300)
+    first, second = (verify_run(RunLayout(str(tmp_path), run_name("tiny", number))) for number in (0, 1))
+    assert (first.problems, first.done_again, second.problems, second.done_again) == ((), 0, (), 0)
+    assert [size for size, _ in first.world_sizes][-3:] == [2, 1, 2]
+    assert second.world_sizes == ((1, 40),)
+
+
+def sharing_config(folder: Path) -> Config:
+    """A sweep of a long trial and a short one, either of which may have one worker or two."""
+    overrides = (
+        "scaling={workers: {min: 1, max: 2}, cpus_per_worker: 2}",
+        "sweep={parameters: {train.steps: {grid: [50000, 40]}}, metric: loss, every_steps: 20, at_once: 2}",
+        "checkpoint.every_steps=25000",  # so that whatever is not saved on a change would be done again
+    )
+    return load_config(write_tiny(folder, root=str(folder)), overrides)
+
+
+@contextmanager
+def two_workers_fit() -> Iterator[None]:
+    """This machine as a cluster of one with CPUs for two workers, and one for reading."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        ray.init(address="local", num_cpus=5, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        try:
+            yield
+        finally:
+            ray.shutdown()

@@ -1,25 +1,32 @@
 """sweep.state and sweep.limits: what reports change, and what is left after a crash."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sweep_configs import sweep_config, trial
 
+from commands import wait_for
 from scaletrain.errors import DataError
 from scaletrain.sweep import limits, space
 from scaletrain.sweep.records import Facts, Stretch, SweepLayout, read_trials
 from scaletrain.sweep.state import Sweep
 from scaletrain.sweep.trial import Report
+from scaletrain.train.waiting import Room
 
+ELASTIC = "scaling.workers={min: 1, max: 4}"
 RATES = "trials: 4, at_once: 4, metric: loss, parameters: {train.learning_rate: {log: [1.0e-5, 1.0e-2]}}"
 
 
 def make(root: Path, extra: str = "", *overrides: str, **settings: Any) -> Sweep:
     config = sweep_config(f"{{{RATES}{extra}}}", *overrides, root=str(root))
     assert config.sweep is not None
-    return Sweep(config, config.sweep, **{"total_steps": lambda values: 80, **settings})
+    return Sweep(
+        config, config.sweep, **{"at_once": config.sweep.at_once, "total_steps": lambda values: 80, **settings}
+    )
 
 
 def report(number: int, points: Mapping[int, float], **fields: Any) -> Report:
@@ -137,6 +144,114 @@ def test_leaving_asks_every_trial_at_work_to_save(tmp_path: Path) -> None:
     assert sweep.next_trial() == "over"
     sweep.take(report(0, {}, outcome="interrupted"))
     assert (sweep.trials[0].state, sweep.trials[0].order) == ("waiting", "")
+
+
+def shares(root: Path) -> list[int | None]:
+    """How many workers each trial may have, as the bucket has it."""
+    return [each.most_workers for each in read_trials(SweepLayout(str(root), "tiny")).values()]
+
+
+def begins(sweep: Sweep, number: int) -> None:
+    wait_for(lambda: sweep.next_trial() == number, f"trial {number} begins")
+
+
+def test_trials_share_the_workers_and_who_ends_leaves_them_to_the_others(tmp_path: Path) -> None:
+    """The first leaves the rest their shares before they begin, and the last has all it may have."""
+    sweep = make(tmp_path, "", ELASTIC)
+    sweep.share_out(Room(there=6, may_come=6))
+    assert sweep.next_trial() == 0
+    assert shares(tmp_path) == [2]
+    assert [sweep.next_trial() for _ in range(3)] == [1, 2, 3]
+    assert shares(tmp_path) == [2, 2, 1, 1]
+    assert sweep.workers_wanted == 6
+    sweep.take(report(3, {80: 1.0}, outcome="finished"))
+    assert shares(tmp_path) == [2, 2, 2, None]
+    sweep.take(report(0, {80: 1.0}, outcome="finished"))
+    sweep.take(report(1, {80: 1.0}, outcome="finished"))
+    assert shares(tmp_path) == [None, None, 4, None]
+
+
+def test_a_trial_for_which_there_is_no_room_waits(tmp_path: Path) -> None:
+    """It begins when machines have come, and who has more than a fair share gives back."""
+    sweep = make(tmp_path, "", "scaling.workers={min: 2, max: 4}")
+    sweep.share_out(Room(there=3, may_come=3))
+    assert [sweep.next_trial(), sweep.next_trial()] == [0, None]
+    assert shares(tmp_path) == [3]
+    sweep.share_out(Room(there=4, may_come=4))
+    assert [sweep.next_trial(), sweep.next_trial()] == [1, None]
+    assert shares(tmp_path) == [2, 2]
+
+
+def test_the_share_of_a_trial_is_lent_while_it_is_being_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for its data with idle machines, and once it begins its share is given back."""
+    monkeypatch.setattr("scaletrain.sweep.state._PREPARED_SOON_S", 0.01)
+    prepared = threading.Event()
+    prepared.set()
+
+    def total_steps(values: space.Values) -> int:
+        assert prepared.wait(60)
+        return 80
+
+    sweep = make(tmp_path, "", ELASTIC, "sweep.trials=2", "sweep.at_once=2", total_steps=total_steps)
+    sweep.share_out(Room(there=4, may_come=4))
+    begins(sweep, 0)
+    assert shares(tmp_path) == [2]
+    prepared.clear()
+    assert sweep.next_trial() is None
+    assert shares(tmp_path) == [4]
+    prepared.set()
+    begins(sweep, 1)
+    assert shares(tmp_path) == [2, 2]
+
+
+def test_leaving_does_not_wait_for_a_preparation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is at work is asked at once; the sweep is over when what was begun in its own process has ended."""
+    monkeypatch.setattr("scaletrain.sweep.state._PREPARED_SOON_S", 0.01)
+    prepared = threading.Event()
+    sweep = make(tmp_path, total_steps=lambda values: 80 if prepared.wait(60) else 0)
+    assert sweep.next_trial() is None
+    sweep.leave()
+    assert sweep.next_trial() is None
+    prepared.set()
+    wait_for(lambda: sweep.next_trial() == "over", "the sweep is over")
+    assert sweep.trials[0].state == "waiting"
+
+
+def test_machines_that_do_not_come_are_not_shared(tmp_path: Path) -> None:
+    """A trial that has waited for minutes gets its workers from another one; later the rest is hoped for again."""
+    now = [0.0]
+    sweep = make(tmp_path, "", ELASTIC, "sweep.trials=2", "sweep.at_once=2", clock=lambda: now[0])
+    room = Room(there=4, may_come=8)
+    sweep.share_out(room)
+    assert [sweep.next_trial(), sweep.next_trial()] == [0, 1]
+    sweep.take(report(0, {}))
+    now[0] = 179.0
+    sweep.share_out(room)
+    assert shares(tmp_path) == [4, 4]
+    now[0] = 180.0
+    sweep.share_out(room)
+    assert shares(tmp_path) == [2, 2]
+    sweep.take(report(1, {}))
+    sweep.share_out(room)
+    assert shares(tmp_path) == [4, 4]
+    sweep.take(report(0, {}, is_silent=True))
+    sweep.share_out(room)
+    assert shares(tmp_path) == [2, 2]
+
+
+def test_shares_are_found_anew_after_a_crash(tmp_path: Path) -> None:
+    """What the head that was lost had decided does not bind the next one, which may have other machines."""
+    first = make(tmp_path, "", ELASTIC)
+    first.share_out(Room(there=8, may_come=8))
+    first.next_trial()
+    first.next_trial()
+    second = make(tmp_path, "", ELASTIC)
+    assert shares(tmp_path) == [None, None]
+    second.share_out(Room(there=4, may_come=4))
+    assert [second.next_trial() for _ in range(4)] == [0, 1, 2, 3]
+    assert shares(tmp_path) == [1, 1, 1, 1]
 
 
 def test_limits_say_what_the_rest_would_need() -> None:

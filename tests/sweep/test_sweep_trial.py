@@ -2,12 +2,14 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 from sweep_configs import sweep_config
 
+from commands import wait_for
 from scaletrain.config import Config
 from scaletrain.errors import Interrupted, TrainingError
 from scaletrain.sweep.records import Facts, Stretch, SweepLayout, TrialRecord, write_trial
@@ -83,6 +85,49 @@ def test_an_order_in_the_record_stops_the_run(config: Config) -> None:
     layout = SweepLayout(config.storage.root, "tiny")
     write_trial(layout, TrialRecord(0, _record().stretches, order="stop", facts=Facts(total_steps=4)))
     assert work.look().outcome == "interrupted"
+
+
+def test_the_workers_it_may_have_stand_in_its_record(config: Config) -> None:
+    """The run asks for them again and again, and its first step is told, with the workers that make it."""
+    layout, granted = SweepLayout(config.storage.root, "tiny"), list[int | None]()
+    write_trial(layout, replace(_record(), most_workers=4))
+
+    def run(
+        run_config: Config,
+        *,
+        on_lines: Callable[[Sequence[bytes]], None],
+        most_workers: Callable[[], int | None],
+        **rest: object,
+    ) -> Summary:
+        granted.append(most_workers())
+        on_lines([orjson.dumps({"step": 1, "loss": 1.0, "world_size": 4})])
+        wait_for(lambda: most_workers() == 2, "another number is granted")
+        return Summary("url", 4, 4, 0)
+
+    work = work_on(config, run)
+    first = work.look()
+    assert (first.points, first.facts.world_size, granted) == ({}, 4, [4])
+    write_trial(layout, replace(_record(), most_workers=2))
+    assert work.look().outcome == "finished"
+
+
+def test_a_run_that_falls_silent_is_told_once(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have lost its machines; its next step is told too, though it makes no point of the curve."""
+    monkeypatch.setattr("scaletrain.policy.COMING_GRACE_S", 0.5)
+    monkeypatch.setattr("scaletrain.sweep.trial._LOOK_S", 0.1)
+    goes_on = threading.Event()
+
+    def run(run_config: Config, *, on_lines: Callable[[Sequence[bytes]], None], **rest: object) -> Summary:
+        on_lines([orjson.dumps({"step": 1, "loss": 1.0, "world_size": 1})])
+        assert goes_on.wait(60)
+        on_lines([orjson.dumps({"step": 3, "loss": 1.0, "world_size": 1})])
+        return Summary("url", 4, 4, 0)
+
+    work = work_on(config, run)
+    assert [work.look().is_silent for _ in range(2)] == [False, True]
+    goes_on.set()
+    told = work.look()
+    assert (told.is_silent, told.facts.step, work.look().outcome) == (False, 3, "finished")
 
 
 def test_a_clone_of_a_run_without_a_commit_is_declined(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""growth: more workers are taken in when another start has become worth it, and not at the end of a run."""
+"""growth: workers are taken in when another start has become worth it, given back when others are to have them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,8 +67,30 @@ def test_a_group_trains_for_as_long_as_its_start_took() -> None:
 
 
 def test_a_run_that_is_nearly_over_is_left_alone() -> None:
-    """Nothing is asked for, then or later; neither is for a group that has all it may have."""
-    for growth in (Growth(group(2), last_step=100), Growth(group(1), last_step=1000)):
+    """Nothing is asked for, then or later, nor given back; neither is for a group that has all it may have."""
+    for growth in (
+        Growth(group(2), last_step=100),
+        Growth(group(1), last_step=1000),
+        Growth(group(2), last_step=1000, most_workers=lambda: 1),
+        Growth(WorkerGroup(2, {"CPU": 1}, most=2), last_step=100, most_workers=lambda: 1),
+    ):
         growth.show([line(1)])
-        assert not growth.has_come()
+        assert not growth.must_regroup()
         assert not is_reserved()
+
+
+def test_a_run_asks_for_what_it_may_have_and_gives_back_what_it_may_not() -> None:
+    """From its first step on; what was asked for is let go at once, what it works with after a save."""
+    share = [2]
+    growth = Growth(group(4), last_step=1000, most_workers=lambda: share[0])
+    growth.show([line(1)])
+    wait_for(is_reserved, "a place is reserved")
+    share[0] = 1
+    growth.show([])
+    wait_for(lambda: not is_reserved(), "the place is given back")
+    assert not growth.must_regroup()
+
+    both = Growth(WorkerGroup(2, {"CPU": 1}, most=4), last_step=1000, most_workers=lambda: share[0])
+    assert not both.must_regroup()
+    both.show([line(1)])
+    assert both.must_regroup()

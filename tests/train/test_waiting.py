@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from autoscaling import GCS_ADDRESS, start_cluster
+from commands import wait_for
 from one_machine import Machine, missing
 from scaletrain.config import ScalingSection
-from scaletrain.train.waiting import WorkerGroup, wait_for_workers
+from scaletrain.ray_waiting import Reservation
+from scaletrain.train.waiting import Room, WorkerGroup, find_room, wait_for_workers
 
 WAIT = """
 import json, sys
@@ -101,15 +103,53 @@ def test_a_wait_can_be_stopped(machine: Machine) -> None:
     assert result.startswith("Interrupted: stopped while it waited for workers")
 
 
-def test_this_machine_alone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster of one machine was started with all the CPUs that the run needs."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+ELASTIC = ScalingSection.model_validate({"workers": {"min": 1, "max": 2}})
+
+
+@pytest.fixture(scope="module")
+def three_cpus() -> Iterator[None]:
+    """This machine as a cluster of one with three logical CPUs."""
     import ray
 
-    ray.init(address="local", num_cpus=3, include_dashboard=False, logging_level="ERROR")
-    try:
-        scaling = ScalingSection.model_validate({"workers": {"min": 1, "max": 2}})
-        found = wait_for_workers(scaling, device="cpu", wait_s=1, should_stop=lambda: False)
-    finally:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield
         ray.shutdown()
+
+
+@pytest.mark.usefixtures("three_cpus")
+def test_this_machine_alone_is_not_waited_for() -> None:
+    """A cluster of one machine was started with all the CPUs that the run needs."""
+    found = wait_for_workers(ELASTIC, device="cpu", wait_s=1, should_stop=lambda: False)
     assert found == WorkerGroup(2, {"CPU": 1.0}, most=2)
+
+
+@pytest.mark.usefixtures("three_cpus")
+def test_no_more_workers_are_taken_than_the_run_may_have() -> None:
+    """Though it could have more, which is said too."""
+    found = wait_for_workers(ELASTIC, device="cpu", wait_s=1, should_stop=lambda: False, most_workers=lambda: 1)
+    assert found == WorkerGroup(1, {"CPU": 1.0}, most=2)
+    assert find_room(ELASTIC, device="cpu") == Room(there=3, may_come=3)
+
+
+@pytest.mark.usefixtures("three_cpus")
+def test_a_share_may_change_while_workers_are_waited_for() -> None:
+    """One of two is there, and three are asked for; when all are there, the run may have only two, and has two."""
+    scaling = ScalingSection.model_validate({"workers": {"min": 2, "max": 3}})
+    share, asked = [3], [0]
+    with Reservation({"CPU": 1}, 2) as others:
+        wait_for(lambda: others.count() == 2, "another run has two of the three")
+
+        def should_stop() -> bool:
+            asked[0] += 1
+            if asked[0] == 2:
+                share[0] = 2
+            if asked[0] == 4:
+                others.release()
+            return False
+
+        found = wait_for_workers(
+            scaling, device="cpu", wait_s=60, should_stop=should_stop, most_workers=lambda: share[0]
+        )
+    assert found == WorkerGroup(2, {"CPU": 1.0}, most=3)

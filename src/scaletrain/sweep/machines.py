@@ -17,7 +17,7 @@ from typing import Any, Self
 import orjson
 
 from scaletrain import ray_autoscaler, ray_cluster, storage
-from scaletrain.config import Config, WorkerRange
+from scaletrain.config import Config
 from scaletrain.cost import Prices, prices_of
 from scaletrain.errors import NotFoundError
 from scaletrain.log import get_logger
@@ -160,7 +160,7 @@ class MachineWatch:
 
 
 def watch_of(
-    config: Config, layout: SweepLayout, attempt: int, *, device: str, trials_at_work: Callable[[], int]
+    config: Config, layout: SweepLayout, attempt: int, *, device: str, workers_wanted: Callable[[], int]
 ) -> MachineWatch | None:
     """The watch over the cluster that this process is connected to; None where no autoscaler brings machines.
 
@@ -172,14 +172,12 @@ def watch_of(
     import ray
 
     gcs_address = str(ray.get_runtime_context().gcs_address)
-    workers = config.scaling.workers
-    for_a_trial = workers.max if isinstance(workers, WorkerRange) else workers
     on_a_machine = _workers_on_a_machine(config, types, device)
     prices = prices_of(config.budget)
     head = ray_autoscaler.head_type()
     return MachineWatch(
         layout.machines(attempt),
-        wanted=lambda: math.ceil(trials_at_work() * for_a_trial / on_a_machine),
+        wanted=lambda: math.ceil(workers_wanted() / on_a_machine),
         look=lambda: ray_autoscaler.read_state(gcs_address),
         usd_per_hour={each.name: _usd_per_hour(each, prices) for each in types},
         head_usd_per_hour=None if head is None else _usd_per_hour(head, prices),

@@ -7,6 +7,7 @@ records; Tune's own state is scratch. The actors stay warm from one trial to the
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from scaletrain.scratch import scratch_folder
 from scaletrain.sweep.state import Sweep
 from scaletrain.sweep.trial import Report, TrialWork, configure_storage
 
+_WAIT_S = 0.5
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # a signal asks the trials to save, which Tune's handler does not
@@ -99,6 +101,9 @@ class _Next(Searcher):
 
     def suggest(self, trial_id: str) -> Any:  # Tune's own annotation leaves FINISHED out
         number = self._sweep.next_trial()
+        while number is None and not self._sweep.at_work:  # Tune would not wait for long without any trial at work
+            time.sleep(_WAIT_S)
+            number = self._sweep.next_trial()
         if number == "over":
             return str(Searcher.FINISHED)
         if number is None:

@@ -62,7 +62,8 @@ class TrialRecord:
     what the trial's process is asked to do: stop for good, leave (to go on another time), or go on as the clone `next`.
     `compared` is the step at which pbt has compared it last; `reason` says why it was stopped or failed; `seconds`
     counts the time in which it trained, or waited for workers. `cost_before_usd` is what the runs before this one cost,
-    less what of the newest one's cost is its donor's.
+    less what of the newest one's cost is its donor's. `most_workers` is how many workers it may have while it is at
+    work, None where the trials do not share any.
     """
 
     number: int
@@ -77,6 +78,7 @@ class TrialRecord:
     compared: int = 0
     seconds: float = 0.0
     cost_before_usd: float = 0.0
+    most_workers: int | None = None
 
     @property
     def run(self) -> str:

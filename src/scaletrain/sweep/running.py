@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from scaletrain import devices, ray_cluster, storage
 from scaletrain.config import Config, WorkerRange
@@ -29,10 +30,12 @@ from scaletrain.sweep.space import Values
 from scaletrain.sweep.state import Sweep
 from scaletrain.train import on_ray
 from scaletrain.train.trainer import count_steps
+from scaletrain.train.waiting import Room, find_room
 from scaletrain.train.worker import available_cpus
 
 _LOOK_S = 0.5
 _ASK_EVERY_S = 2.0
+_COUNT_EVERY_S = 5.0
 _PUBLISH_EVERY_S = 30.0
 _STOPPING = "stopping: all trials finish their steps and are saved first (once more: stop at once, unsaved)"
 # What may differ between two commands that work on one sweep.
@@ -65,16 +68,19 @@ def run_sweep(config: Config) -> Ended:
         gpus = on_ray.count_gpus()
         device = devices.resolve_device(config.train.device, gpus=gpus)
         devices.check_gpus(config, device)
-        sweep = Sweep(config, section, total_steps=_Preparation(config).total_steps)
         at_once = _at_once(config, section, gpus=gpus if device == "cuda" else None)
+        sweep = Sweep(config, section, at_once=at_once, total_steps=_Preparation(config).total_steps)
+        room = partial(find_room, config.scaling, device=device) if _share_workers(config, section) else None
         earlier = read_watched(layout)
-        machines = watch_of(config, layout, opened.attempt, device=device, trials_at_work=lambda: sweep.at_work)
+        machines = watch_of(config, layout, opened.attempt, device=device, workers_wanted=lambda: sweep.workers_wanted)
 
         def publish_all() -> Results:
             watched = earlier if machines is None else (*earlier, machines.write())
             return publish(layout, config, section, dict(sweep.trials), watched)
 
         with machines or nullcontext():
+            if room is not None:
+                _begin_sharing(sweep, room(), config, at_once)
             short_of = _watch(
                 sweep,
                 config,
@@ -83,6 +89,7 @@ def run_sweep(config: Config) -> Ended:
                 stop.asked,
                 stop_request=layout.stop_request(opened.attempt),
                 before_s=opened.before_s,
+                room=room,
                 publish_all=publish_all,
             )
     results = publish_all()
@@ -105,9 +112,13 @@ def _watch(
     *,
     stop_request: str,
     before_s: float,
+    room: Callable[[], Room] | None,
     publish_all: Callable[[], object],
 ) -> str:
-    """Have the trials run, and watch over limits, signals and stop requests; returns what a limit left undone."""
+    """Have the trials run, and watch over limits, signals and stop requests; returns what a limit left undone.
+
+    `room` finds how many workers the trials share; None where they share none.
+    """
     from scaletrain.sweep.on_tune import run_trials
 
     failure: list[BaseException] = []
@@ -119,7 +130,7 @@ def _watch(
             failure.append(error)
 
     thread = threading.Thread(target=run, name="sweep", daemon=True)
-    began = published = asked_at = time.monotonic()
+    began = published = asked_at = counted_at = time.monotonic()
     short_of, has_left = "", False
     thread.start()
     while thread.is_alive():
@@ -129,6 +140,9 @@ def _watch(
             asked_at = now
             if storage.exists(stop_request):
                 stop.set()
+        if room is not None and not has_left and now - counted_at >= _COUNT_EVERY_S:
+            counted_at = now
+            sweep.share_out(room())
         if not has_left:
             short_of = limits.reached(section, sweep.trials, seconds=before_s + now - began, at_once=at_once)
         if (short_of or stop.is_set()) and not has_left:
@@ -142,6 +156,13 @@ def _watch(
     if failure:
         raise sweep.failure or failure[0]
     return short_of
+
+
+def _begin_sharing(sweep: Sweep, room: Room, config: Config, at_once: int) -> None:
+    sweep.share_out(room)
+    fitting = max(1, room.may_come // _fewest_workers(config))
+    if fitting < at_once:
+        log.info("there is room for %d workers now; trials at once: %d, the others wait", room.may_come, fitting)
 
 
 class _Preparation:
@@ -167,11 +188,19 @@ def _may_change(path: str, old: object, new: object) -> bool:
     return bool(_MAY_CHANGE.fullmatch(path))
 
 
+def _share_workers(config: Config, section: SweepSection) -> bool:
+    """Whether trials give workers to one another: each may have more or fewer, and all the same."""
+    return _fewest_workers(config) < _most_workers(config) and not any(
+        name.split(".")[0] == "scaling" for name in section.parameters
+    )
+
+
 def _at_once(config: Config, section: SweepSection, *, gpus: int | None) -> int:
     """How many trials fit at once; a cluster is asked for more machines, this machine's GPUs are all there are."""
     if gpus is None or ray_cluster.address() is not None:
         return section.at_once
-    fitting = max(1, gpus // _most_workers(config))
+    each = _fewest_workers(config) if _share_workers(config, section) else _most_workers(config)
+    fitting = max(1, gpus // each)
     if fitting < section.at_once:
         log.info("this machine's %d GPUs are enough for %d trials at once", gpus, fitting)
     return min(fitting, section.at_once)
@@ -181,6 +210,11 @@ def _cpus(config: Config, section: SweepSection) -> int:
     """The logical CPUs of this machine as a cluster: those of all trials' workers, and some for reading."""
     needed = section.at_once * (_most_workers(config) * config.scaling.cpus_per_worker + 1)
     return max(available_cpus(), int(needed) + 1)
+
+
+def _fewest_workers(config: Config) -> int:
+    workers = config.scaling.workers
+    return workers.min if isinstance(workers, WorkerRange) else workers
 
 
 def _most_workers(config: Config) -> int:

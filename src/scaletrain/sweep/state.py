@@ -1,6 +1,7 @@
 """A sweep while it runs: which trial is next, what a report changes, who is stopped, and when all have to leave.
 
-It runs nothing itself. Everything it decides is written into the trials' records before anybody acts on it.
+It runs nothing itself. Everything it decides is written into the trials' records before anybody acts on it. Trials that
+may have more or fewer workers share those that can be had: who begins gets a share, and who ends leaves it to others.
 """
 
 import threading
@@ -9,17 +10,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from scaletrain.config import Config
+from scaletrain import policy
+from scaletrain.config import Config, WorkerRange
 from scaletrain.config_sweep import SweepSection
-from scaletrain.errors import ConfigError, DataError, ModelError, ScaletrainError
+from scaletrain.errors import ScaletrainError
 from scaletrain.log import get_logger
 from scaletrain.sweep import decisions, space
 from scaletrain.sweep.checking import shown
-from scaletrain.sweep.records import Facts, Stretch, SweepLayout, TrialRecord, read_trials, run_name, write_trial
+from scaletrain.sweep.preparing import Preparing
+from scaletrain.sweep.records import Stretch, SweepLayout, TrialRecord, read_trials, run_name, write_trial
 from scaletrain.sweep.trial import Report
+from scaletrain.train.waiting import Room
 
 # What another start would only meet again.
 _HOPELESS = ("ConfigError", "DataError", "ModelError", "DeviceError", "CheckpointError")
+_PREPARED_SOON_S = 2.0  # what trials share is there already as a rule
 
 log = get_logger(__name__)
 
@@ -27,7 +32,8 @@ log = get_logger(__name__)
 class Sweep:
     """The trials of a sweep; `total_steps` prepares what a trial's configuration needs and counts its steps.
 
-    Every method may be called from any thread.
+    `at_once` is how many trials may be at work. Until `share_out` is called they share no workers: each may have as
+    many as its configuration says. Every method may be called from any thread.
     """
 
     def __init__(
@@ -35,16 +41,21 @@ class Sweep:
         config: Config,
         section: SweepSection,
         *,
+        at_once: int,
         total_steps: Callable[[space.Values], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._section = section
+        self._at_once = at_once
         self._total_steps = total_steps
         self._clock = clock
         self._layout = SweepLayout(config.storage.root, config.name)
         self._lock = threading.RLock()
         self._at_work: dict[int, float] = {}  # since when, by trial
+        self._without_a_step: dict[int, float] = {}  # since when, by trial that waits for workers, or starts
+        self._preparing: Preparing | None = None
+        self._room: int | None = None
         self._leaving = False
         self.failure: ScaletrainError | None = None
         self.trials = read_trials(self._layout)
@@ -53,7 +64,7 @@ class Sweep:
                 order: Literal["clone", "stop", ""] = (
                     "clone" if record.next else "stop" if record.order == "stop" else ""
                 )
-                self._keep(replace(record, state="waiting", order=order))
+                self._keep(replace(record, state="waiting", order=order, most_workers=None))
 
     @property
     def is_over(self) -> bool:
@@ -66,22 +77,41 @@ class Sweep:
         """How many trials run now."""
         return len(self._at_work)
 
-    def next_trial(self) -> int | Literal["over"] | None:
-        """The trial to begin or to go on with now; None where there may be one later, "over" where there is none."""
+    @property
+    def workers_wanted(self) -> int:
+        """How many workers the trials that run now may have together."""
+        workers = self._config.scaling.workers
+        most = workers.max if isinstance(workers, WorkerRange) else workers
         with self._lock:
-            if self._leaving or self.is_over:
-                return "over"
-            number = self._waiting()
-            while number is None and len(self.trials) < space.number_of_trials(self._section):
-                self._add_trial()
+            return sum(self.trials[number].most_workers or most for number in self._at_work)
+
+    def next_trial(self) -> int | Literal["over"] | None:
+        """The trial to begin or to go on with now; None where there may be one later, "over" where there is none.
+
+        Later: once it is prepared, once there is room for it, or where one that is at work has to be begun again.
+        """
+        with self._lock:
+            while True:
+                self._add_prepared(wait_s=0)
+                if self._preparing is None and (self._leaving or self.is_over):
+                    return "over"
+                if self._leaving or not self._has_room():
+                    return None
                 number = self._waiting()
-            if number is None:
-                return "over" if self.is_over else None
-            self._at_work[number] = self._clock()
-            record = replace(self.trials[number], state="running")
-            self._keep(record)
-            log.info("trial %d (%s): %s", number, shown(record.parameters), "goes on" if record.curve else "begins")
-            return number
+                if number is not None:
+                    self._begin(number)
+                    return number
+                if self._preparing is not None or self._unborn() == 0:
+                    return None
+                self._prepare_trial()
+
+    def share_out(self, room: Room) -> None:
+        """Say for how many workers there is room now: the trials at work share it."""
+        with self._lock:
+            now = self._clock()
+            longest_wait_s = max((now - since for since in self._without_a_step.values()), default=0.0)
+            self._room = policy.room_to_share(there=room.there, may_come=room.may_come, longest_wait_s=longest_wait_s)
+            self._share()
 
     def take(self, report: Report) -> None:
         """Take in what a trial reports, and decide what follows from it for this one and for the others."""
@@ -89,6 +119,7 @@ class Sweep:
             record = self._timed(self.trials[report.number])
             before = record.curve[-1][0] if record.curve else 0
             record = replace(record, facts=report.facts)
+            self._note_wait(report)
             if report.cloned is not None:
                 record = self._cloned(record, report.cloned)
             if report.declined:
@@ -96,10 +127,12 @@ class Sweep:
             record = record.with_points(report.points)
             if report.outcome:
                 self._at_work.pop(report.number, None)
-                record = self._ended(record, report)
+                record = replace(self._ended(record, report), most_workers=None)
             self._keep(record)
             if report.points:
                 self._decide(report.number, before)
+            if report.outcome:
+                self._share()
 
     def leave(self) -> None:
         """Ask all trials to save and end, to go on another time; none begins any more."""
@@ -115,20 +148,68 @@ class Sweep:
                 facts = self.trials[number].facts
                 self.take(Report(number, {}, facts, outcome="failed", reason=reason, error="ProcessLost"))
 
+    def _note_wait(self, report: Report) -> None:
+        """Whatever is reported shows that the trial has its workers, but for its silence."""
+        self._without_a_step.pop(report.number, None)
+        if report.is_silent:
+            log.info("trial %d has made no step for minutes: it seems to wait for workers", report.number)
+            self._without_a_step[report.number] = self._clock() - policy.COMING_GRACE_S
+
     def _waiting(self) -> int | None:
         return next((each.number for each in self.trials.values() if each.state == "waiting"), None)
 
-    def _add_trial(self) -> None:
-        """Choose the values of a new trial; one whose data cannot be prepared has failed already."""
+    def _unborn(self) -> int:
+        """How many trials have no values yet."""
+        return space.number_of_trials(self._section) - len(self.trials)
+
+    def _prepare_trial(self) -> None:
+        """Choose the values of a new trial, and have it prepared; where that takes long, others have its share."""
         number = len(self.trials)
         values = space.suggest(self._section, self.trials, number, seed=self._config.seed)
         record = TrialRecord(number, (Stretch(run=run_name(self._config.name, number), parameters=values),))
-        try:
-            record = replace(record, facts=Facts(total_steps=self._total_steps(values)))
-        except (ConfigError, DataError, ModelError) as error:
-            log.warning("trial %d (%s) has failed: %s", number, shown(values), error)
-            record = replace(record, state="failed", reason=str(error))
+        self._preparing = Preparing(record, self._total_steps)
+        self._add_prepared(wait_s=_PREPARED_SOON_S)
+        if self._preparing is not None:
+            log.info("trial %d (%s) is being prepared", number, shown(values))
+            self._share()
+
+    def _add_prepared(self, *, wait_s: float) -> None:
+        """Take in the trial that is being prepared, if it is ready."""
+        record = None if self._preparing is None else self._preparing.result(wait_s=wait_s)
+        if record is not None:
+            self._preparing = None
+            self._keep(record)
+
+    def _begin(self, number: int) -> None:
+        self._at_work[number] = self._without_a_step[number] = self._clock()
+        record = replace(self.trials[number], state="running")
         self._keep(record)
+        self._share()
+        log.info("trial %d (%s): %s", number, shown(record.parameters), "goes on" if record.curve else "begins")
+
+    def _has_room(self) -> bool:
+        """Whether one more trial has a share."""
+        return self._room is None or self._shares(expected=1)[-1] > 0
+
+    def _share(self) -> None:
+        """Write how many workers each trial at work may have; those about to begin are left their shares."""
+        if self._room is None or self._leaving:
+            return
+        waiting = sum(each.state == "waiting" for each in self.trials.values())
+        unborn = self._unborn() if self._preparing is None else 0
+        shares = self._shares(expected=min(self._at_once - len(self._at_work), waiting + unborn))
+        for number, share in zip(sorted(self._at_work), shares, strict=False):
+            before = self.trials[number].most_workers
+            if before is not None and share != before:
+                log.info("trial %d may have %d workers from now on, instead of %d", number, share, before)
+            self._keep(replace(self.trials[number], most_workers=share))
+
+    def _shares(self, *, expected: int) -> list[int]:
+        """The fair share of each trial at work, by number, and then of so many more that wait."""
+        workers = self._config.scaling.workers
+        assert isinstance(workers, WorkerRange) and self._room is not None
+        so_far = [self.trials[number].most_workers or 0 for number in sorted(self._at_work)]
+        return policy.fair_share(self._room, [*so_far, *[0] * expected], least=workers.min, most=workers.max)
 
     def _cloned(self, record: TrialRecord, now: Stretch) -> TrialRecord:
         """A trial is another run from here on, whose curve until the clone is the donor's."""

@@ -1,19 +1,20 @@
 """A trial at work: its run in a thread, what it reports, and the orders that it takes from its record.
 
 The run is an ordinary one, by the trainer's own door. An order (stop, leave, go on as a clone) makes it finish its
-step, save and end, as Ctrl-C does; nothing is killed.
+step, save and end, as Ctrl-C does; nothing is killed. How many workers it may have stands in the record too.
 """
 
 import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import orjson
 
-from scaletrain import storage
+from scaletrain import policy, storage
 from scaletrain.config import Config
 from scaletrain.config_sweep import Metric, SweepSection
 from scaletrain.errors import Interrupted, ScaletrainError, TrainingError
@@ -34,8 +35,8 @@ log = get_logger(__name__)
 class Report:
     """News of a trial; `outcome` is "" while it goes on.
 
-    `cloned` is the run that it is from now on, `declined` says that there was nothing yet to clone. `error` names the
-    kind of error that `reason` tells of.
+    `cloned` is the run that it is from now on, `declined` says that there was nothing yet to clone, `is_silent` that it
+    seems to wait for machines again. `error` names the kind of error that `reason` tells of.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Report:
     error: str = ""
     cloned: Stretch | None = None
     declined: bool = False
+    is_silent: bool = False
 
     def to_json(self) -> str:
         """As text, which any messenger carries unchanged."""
@@ -105,27 +107,34 @@ class TrialWork:
         self._next: Stretch | None = None
         self._declined: Stretch | None = None
         self._order: Order = ""
-        self._stop = threading.Event()
+        self._most_workers = record.most_workers
+        self._workers_told, self._stepped_at = 0, 0.0
+        self._stop, self._is_over = threading.Event(), threading.Event()
         self._reports: queue.Queue[Report] = queue.Queue()
         self._take_order()
         threading.Thread(target=self._work, name=f"trial-{number}", daemon=True).start()
+        threading.Thread(target=self._watch_orders, name=f"trial-{number}-orders", daemon=True).start()
 
     def look(self) -> Report:
         """Wait for news and return it; the last one has an outcome."""
-        while True:
+        return self._reports.get()
+
+    def _watch_orders(self) -> None:
+        while not self._is_over.wait(_LOOK_S):
             self._take_order()
-            try:
-                return self._reports.get(timeout=_LOOK_S)
-            except queue.Empty:
-                continue
+            silent_s = time.monotonic() - self._stepped_at
+            if self._workers_told and policy.lacks_machines(silent_s, step_s=self._facts.step_s):
+                self._workers_told = 0
+                self._reports.put(Report(self._number, {}, self._facts, is_silent=True))
 
     def _take_order(self) -> None:
-        """See what the record asks for."""
+        """See what the record asks for, and how many workers it grants."""
         try:
             record = read_trial(self._layout, self._number)
         except ScaletrainError as error:
             log.warning("cannot look for orders: %s", error)
             return
+        self._most_workers = record.most_workers
         if record.order == "clone" and (
             record.next is None or record.next.run == self._stretch.run or record.next == self._declined
         ):
@@ -138,18 +147,23 @@ class TrialWork:
         while True:
             ended = self._train_to_its_end()
             if self._order != "clone" or ended.outcome == "finished":
-                self._reports.put(ended)
+                self._put_last(ended)
                 return
             try:
                 self._reports.put(self._go_on_as_clone())
             except Exception as error:  # noqa: BLE001 -- told, as any other end of the trial
-                self._reports.put(self._failed(error))
+                self._put_last(self._failed(error))
                 return
+
+    def _put_last(self, report: Report) -> None:
+        self._is_over.set()
+        self._reports.put(report)
 
     def _train_to_its_end(self) -> Report:
         stretch, facts = self._stretch, self._facts
         every = self._section.every_steps or math.ceil(facts.total_steps / 20)
         meter = Meter(self._section.metric, every_steps=every, total_steps=facts.total_steps)
+        self._workers_told = 0
 
         def on_lines(lines: Sequence[bytes]) -> None:
             points: dict[int, float] = {}
@@ -157,14 +171,18 @@ class TrialWork:
                 metrics = orjson.loads(line)
                 points |= meter.add(metrics)
                 self._facts = replace(self._facts, **_facts_of(metrics))
-            if points:
+            self._stepped_at = time.monotonic()
+            if points or self._facts.world_size != self._workers_told:
+                self._workers_told = self._facts.world_size
                 self._reports.put(Report(self._number, points, self._facts))
 
         try:
             if self._stop.is_set():
                 raise Interrupted("asked to stop before it began")
             config = trial_config(self._config, stretch.run, stretch.parameters)
-            self._train(config, local=False, stop=self._stop, on_lines=on_lines)
+            self._train(
+                config, local=False, stop=self._stop, on_lines=on_lines, most_workers=lambda: self._most_workers
+            )
         except Interrupted:
             return Report(self._number, {}, self._facts, outcome="interrupted")
         except Exception as error:  # noqa: BLE001 -- a trial that fails must not end the others

@@ -1,8 +1,8 @@
 """The loop on Ray Train: a group of workers on a cluster, or on this machine as a cluster of one.
 
-An attempt is one worker group of fixed size. When a worker is lost, or more can be had, the attempt ends and the next
-one starts from the newest commit with the workers that there are. Metrics and errors come back through a small actor,
-the board; nothing calls `ray.train.report`, which would cost a barrier (two seconds) each time.
+An attempt is one worker group of fixed size. When a worker is lost, or more or fewer may be had, the attempt ends and
+the next one starts from the newest commit with the workers that there are. Metrics and errors come back through a small
+actor, the board; nothing calls `ray.train.report`, which would cost a barrier (two seconds) each time.
 """
 
 import math
@@ -23,7 +23,7 @@ from scaletrain.train import spares
 from scaletrain.train.board import start_board, take_lines
 from scaletrain.train.growth import Growth
 from scaletrain.train.job import Job
-from scaletrain.train.waiting import WorkerGroup, wait_for_workers
+from scaletrain.train.waiting import WorkerGroup, unshared, wait_for_workers
 from scaletrain.train.worker import Worker, available_cpus
 
 _POLL_S = 0.5
@@ -60,13 +60,14 @@ def run_on_ray(
     claim: Callable[[Job], AbstractContextManager[Job]],
     stop: threading.Event,
     on_lines: Callable[[Sequence[bytes]], None],
+    most_workers: Callable[[], int | None] = unshared,
 ) -> None:
     """Run attempts until the run is over; `claim` gives each its number, for as long as it lasts.
 
-    An attempt ends before the run is over where a worker is lost, where a machine is about to be taken away, or where
-    more workers can be had; the next one starts at once with what there is. Raises the ScaletrainError that ended the
-    run, ClusterError where too few workers come, or TrainingError when workers are lost again and again without a
-    commit in between.
+    An attempt ends before the run is over where a worker is lost, where a machine is about to be taken away, where more
+    workers can be had, or where it may have fewer; the next one starts at once with what there is. Raises the
+    ScaletrainError that ended the run, ClusterError where too few workers come, or TrainingError when workers are lost
+    again and again without a commit in between.
     """
     fruitless, has_begun = 0, False
     for name, value in _SETTINGS.items():
@@ -79,11 +80,13 @@ def run_on_ray(
             wait_s=60 * job.config.scaling.wait_minutes,
             should_stop=partial(_must_stop, job, stop),
             eager=has_begun,
+            most_workers=most_workers,
         )
         before = checkpoint.latest(job.run)
         try:
             with claim(job) as job:
-                _run_attempt(job, group, stop=stop, on_lines=on_lines)
+                growth = Growth(group, last_step=job.last_step, most_workers=most_workers)
+                _run_attempt(job, group, growth, stop=stop, on_lines=on_lines)
         except _WorkersLost as lost:
             after = checkpoint.latest(job.run)
             fruitless = 0 if after != before else fruitless + 1
@@ -120,7 +123,7 @@ def _must_stop(job: Job, stop: threading.Event) -> bool:
 
 
 def _run_attempt(
-    job: Job, group: WorkerGroup, *, stop: threading.Event, on_lines: Callable[[Sequence[bytes]], None]
+    job: Job, group: WorkerGroup, growth: Growth, *, stop: threading.Event, on_lines: Callable[[Sequence[bytes]], None]
 ) -> None:
     """Start one worker group and watch it to its end; raises _WorkersLost or the error that a worker reported."""
     import ray
@@ -163,14 +166,13 @@ def _run_attempt(
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
-    growth = Growth(group, last_step=job.last_step)
     stop_sent = regroup_sent = False
     while thread.is_alive():
         thread.join(timeout=_POLL_S)
         if stop.is_set() and not stop_sent:
             storage.write_bytes(job.run.stop_request(job.attempt), b"")
             stop_sent = True
-        elif not regroup_sent and growth.has_come():
+        elif not regroup_sent and growth.must_regroup():
             storage.create(job.run.stop_request(job.attempt), _REGROUP)  # what the user asked for before stays
             regroup_sent = True
         growth.show(take_lines(board, on_lines))

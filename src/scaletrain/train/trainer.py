@@ -34,6 +34,7 @@ from scaletrain.train.job import Accounting, Job
 from scaletrain.train.local import run_local
 from scaletrain.train.on_worker import on_a_worker
 from scaletrain.train.planned import keep_plan
+from scaletrain.train.waiting import unshared
 
 _STOPPING = "stopping: the step is finished and saved first (once more: stop at once, unsaved)"
 
@@ -60,12 +61,14 @@ def train(
     local: bool,
     stop: threading.Event | None = None,
     on_lines: Callable[[Sequence[bytes]], None] | None = None,
+    most_workers: Callable[[], int | None] = unshared,
 ) -> Summary:
     """Train until the last step, `debug.stop_after`, or a signal; the same call goes on where the last one ended.
 
     Whoever trains from a program may ask for a stop by `stop` instead of a signal, and gets each new line of metrics
-    by `on_lines`. Raises Interrupted (after the state was saved), BudgetError (likewise), and whatever ScaletrainError
-    ended the run.
+    by `on_lines`. Where several runs share machines, `most_workers` says how many workers this one may have now: above
+    that it saves and goes on with fewer. Raises Interrupted (after the state was saved), BudgetError (likewise), and
+    whatever ScaletrainError ended the run.
     """
     storage.configure(config.storage.root, config.storage.options)
     config = with_absolute_root(config)
@@ -98,10 +101,11 @@ def train(
             reader="local" if local else "ray",
             accounting=accounting,
         )
-        job = replace(job, config=micro_batch.settle(job, on_a_worker=partial(on_a_worker, job)))
+        probe = partial(on_a_worker, job, most_workers=most_workers)
+        job = replace(job, config=micro_batch.settle(job, on_a_worker=probe))
         _settle_config(job.run, job.config)
         keep_plan(job, index)
-        return _run(job, local=local, alerts=alerts, stop=stop, on_lines=on_lines)
+        return _run(job, local=local, alerts=alerts, stop=stop, on_lines=on_lines, most_workers=most_workers)
 
 
 def _run(
@@ -111,6 +115,7 @@ def _run(
     alerts: Alerts,
     stop: threading.Event | None,
     on_lines: Callable[[Sequence[bytes]], None] | None,
+    most_workers: Callable[[], int | None],
 ) -> Summary:
     name, run = job.config.name, job.run
     first_step = _committed_step(run)
@@ -138,7 +143,7 @@ def _run(
             with _attempt(job) as claimed:
                 run_local(claimed, stop=asked, on_lines=take)
         else:
-            on_ray.run_on_ray(job, claim=_attempt, stop=asked, on_lines=take)
+            on_ray.run_on_ray(job, claim=_attempt, stop=asked, on_lines=take, most_workers=most_workers)
     step = _committed_step(run)
     if step >= job.total_steps:
         alerts.finished(step)

@@ -1,10 +1,13 @@
 """Waiting for workers: machines that a cluster has to bring first. A run takes all of them from one group of machines.
 
-Where one group does not come in its share of the time, the next one is asked; what is up already comes first.
+Where one group does not come in its share of the time, the next one is asked; what is up already comes first. Runs that
+share machines are told how many workers each of them may have now, which may change while they wait.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from scaletrain import policy, ray_autoscaler, ray_cluster
@@ -15,11 +18,18 @@ from scaletrain.ray_waiting import Candidate, Demand, cluster_resources, find_ca
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """Workers that can start now: how many, what each of them asks Ray for, and how many it could ever be."""
+    """Workers that can start now: how many, what each of them asks Ray for, and how many it could ever be.
+
+    That last number knows nothing of other runs, which may have to have some of them.
+    """
 
     num_workers: int
     resources: Mapping[str, float]
     most: int
+
+
+def unshared() -> None:
+    """The `most_workers` of a run that shares its machines with no other: as many as `scaling.workers` says."""
 
 
 def wait_for_workers(
@@ -29,23 +39,85 @@ def wait_for_workers(
     wait_s: float,
     should_stop: Callable[[], bool],
     eager: bool = False,
+    most_workers: Callable[[], int | None] = unshared,
 ) -> WorkerGroup:
     """Return as many of `scaling.workers` as there are, once there are enough; at once where this machine is all.
 
-    `eager` does not wait for more than the minimum: a run that has begun goes on with what is up.
+    `eager` does not wait for more than the minimum: a run that has begun goes on with what is up. `most_workers` says
+    how many the run may have now, where it shares machines with others (else None), and is asked every second too.
 
     Raises ClusterError with the reasons where the minimum does not come within `wait_s` or can never come, DeviceError
     where this machine has too few GPUs, Interrupted where `should_stop`, which is asked every second, says so.
     """
-    workers = scaling.workers
-    least, most = (workers.min, workers.max) if isinstance(workers, WorkerRange) else (workers, workers)
-    bundle = {"CPU": scaling.cpus_per_worker}
-    if device == "cuda":
-        bundle["GPU"] = scaling.gpus_per_worker or 1
+    least, most = _range(scaling)
+    bundle = _bundle(scaling, device)
     if ray_cluster.address() is None:
-        room = _on_this_machine(least, most, bundle)
-        return WorkerGroup(room, bundle, most=room)
-    demand = Demand(
+        most = _on_this_machine(least, most, bundle)
+        if most_workers() is None:
+            return WorkerGroup(most, bundle, most=most)
+    began = time.monotonic()
+    while True:
+        share = most_workers()
+        demand = _demand(bundle, least=least, most=most if share is None else max(least, min(share, most)))
+        candidates = policy.order_candidates(find_candidates(demand), room_now=Candidate.room_now)
+        try:
+            ready, candidate = wait_for_places(
+                demand,
+                candidates,
+                wait_s=max(0.0, wait_s - (time.monotonic() - began)),
+                should_stop=partial(_asked, should_stop, most_workers, share),
+                eager=eager,
+            )
+        except _ShareChanged:
+            continue
+        return WorkerGroup(ready, candidate.bundle, most=most if candidate.most is None else min(most, candidate.most))
+
+
+@dataclass(frozen=True)
+class Room:
+    """For how many workers there is room: on the machines that are up, used or not, and with those that may come."""
+
+    there: int
+    may_come: int
+
+
+def find_room(scaling: ScalingSection, *, device: Literal["cuda", "cpu"]) -> Room:
+    """How many workers all runs together could have; none where not even one run's least number can ever be had."""
+    least, most = _range(scaling)
+    try:
+        candidates = find_candidates(_demand(_bundle(scaling, device), least=least, most=most))
+    except ClusterError:  # which each run that waits for workers raises again, and tells
+        return Room(0, 0)
+    there = [each.room_now() for each in candidates]
+    return Room(
+        sum(there),
+        sum(now if each.most is None else max(now, each.most) for now, each in zip(there, candidates, strict=True)),
+    )
+
+
+class _ShareChanged(Exception):
+    """The run may have another number of workers than the one that it waits for."""
+
+
+def _asked(should_stop: Callable[[], bool], most_workers: Callable[[], int | None], share: int | None) -> bool:
+    if most_workers() != share:
+        raise _ShareChanged
+    return should_stop()
+
+
+def _range(scaling: ScalingSection) -> tuple[int, int]:
+    workers = scaling.workers
+    return (workers.min, workers.max) if isinstance(workers, WorkerRange) else (workers, workers)
+
+
+def _bundle(scaling: ScalingSection, device: Literal["cuda", "cpu"]) -> dict[str, float]:
+    """What one worker asks Ray for."""
+    cpus = {"CPU": scaling.cpus_per_worker}
+    return {**cpus, "GPU": scaling.gpus_per_worker or 1} if device == "cuda" else cpus
+
+
+def _demand(bundle: Mapping[str, float], *, least: int, most: int) -> Demand:
+    return Demand(
         bundle=bundle,
         least=least,
         most=most,
@@ -53,9 +125,6 @@ def wait_for_workers(
         needed=f"the {least} workers that the run needs at least",
         alternative="lower scaling.workers",
     )
-    candidates = policy.order_candidates(find_candidates(demand), room_now=Candidate.room_now)
-    ready, candidate = wait_for_places(demand, candidates, wait_s=wait_s, should_stop=should_stop, eager=eager)
-    return WorkerGroup(ready, candidate.bundle, most=most if candidate.most is None else min(most, candidate.most))
 
 
 def _on_this_machine(least: int, most: int, bundle: Mapping[str, float]) -> int:
