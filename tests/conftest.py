@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: real S3 and GCS servers on this machine, fresh buckets, and one root of each kind."""
 
+import gc
 import logging
 import os
 import sys
@@ -15,6 +16,8 @@ from scaletrain import storage
 # What a command that sees no GPU sets for itself, and the one ninja for all: another version builds everything anew.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Imports of torch, Ray and transformers make a million objects and little garbage: they are seldom looked at.
+gc.set_threshold(700, 10, 1000)
 
 
 # The folders whose files take longest: they go first, so that no core waits for them at the end.

@@ -17,16 +17,10 @@ from scaletrain.config_file import parse_config
 from scaletrain.data.prepare import prepare
 from scaletrain.layout import RunLayout
 from scaletrain.metrics import read_records
+from scaletrain.train.spares import IMPORTS
 
 _CONTEXT = mp.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    [
-        "deepspeed.runtime.zero.muon.muon_optimizer",  # every engine imports it, and torch's compiler with it
-        "transformers.models.llama.modeling_llama",
-        "peft",
-        "scaletrain.train.loop",
-    ]
-)
+_CONTEXT.set_forkserver_preload([*IMPORTS, "peft", "pytest", "scaletrain.data.prepare"])
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 _TIMEOUT_S = 240
 

@@ -105,6 +105,9 @@ def test_on_a_gpu_a_probe_confirms_the_number(tmp_path: Path) -> None:
     import torch
 
     job = replace(a_job(tmp_path), device="cuda", precision="bf16")
+    square = torch.ones(64, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    (square @ square).sum().backward()  # cuBLAS keeps its workspace
+    before = torch.cuda.memory_allocated()
     found = settle(job, on_a_worker=lambda choose: choose())
     assert found.train.micro_batch_size == 12
-    assert torch.cuda.memory_allocated() == 0
+    assert torch.cuda.memory_allocated() == before

@@ -144,7 +144,7 @@ def _watch(
             counted_at = now
             sweep.share_out(room())
         if not has_left:
-            short_of = limits.reached(section, sweep.trials, seconds=before_s + now - began, at_once=at_once)
+            short_of = limits.reached(section, dict(sweep.trials), seconds=before_s + now - began, at_once=at_once)
         if (short_of or stop.is_set()) and not has_left:
             if short_of:
                 log.warning("%s; all trials are saved and stopped", short_of)

@@ -65,6 +65,7 @@ def train(
     being_opened = PurseBeingOpened(job, worker, warn=warn)
 
     with ExitStack() as stack:
+        garbage = stack.enter_context(Garbage())
         # Reading starts first: its start-up hides behind the engine's.
         plan, batches = start.open_batches(stack, job, worker, index, newest)
         engine = start.start_engine(job, plan)
@@ -86,7 +87,7 @@ def train(
         records = _open_records(stack, job, worker, on_lines, first_step=position.step + 1)
         profiler = _open_debug_tools(stack, job, worker, engine, position.step)
         saver = stack.enter_context(Saver(engine, job, worker))
-        garbage = stack.enter_context(Garbage())
+        garbage.steps_begin()
         flops_per_token = _flops_per_token(engine, index.seq_len)
         phases.ended("ready")
 

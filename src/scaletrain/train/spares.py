@@ -6,6 +6,8 @@ trains, asks the raylet of its machine to start a process like its own; it costs
 of a GPU, and ends with the job. Where Ray refuses, or memory is scarce, workers start as they always did.
 """
 
+import gc
+import importlib
 import os
 import tempfile
 import threading
@@ -27,6 +29,14 @@ _KEPT_S = 30 * 24 * 3600
 _TIMEOUT_S = 10.0
 _READ_AT_IMPORT = ("DS_ACCELERATOR", "OMP_NUM_THREADS")  # DeepSpeed's device, and what Ray sets where CPUs are given
 _PREFIX = "scaletrain-spare-wanted-"
+# What a worker imports until its first step, the longest first.
+IMPORTS = (
+    "transformers.models.llama.modeling_llama",  # what all causal models need, and a common one
+    "deepspeed.runtime.zero.muon.muon_optimizer",  # every engine does, and torch's compiler with it
+    "deepspeed.module_inject.auto_ep_layer",  # every engine, where nothing of the kind is configured too
+    "setuptools",  # every engine, to ask for a compiler
+    "scaletrain.train.loop",
+)
 
 log = get_logger(__name__)
 
@@ -51,7 +61,12 @@ def controller_environment() -> dict[str, Any]:
 
 
 def begin() -> None:
-    """What a process does first: where a spare is wanted on this machine, it imports what a worker needs."""
+    """What a process does first: where a spare is wanted on this machine, it imports what a worker needs.
+
+    Garbage is not collected before training is (garbage.py): imports make little, and a quarter of their time goes on
+    looking for it.
+    """
+    gc.disable()
     for wish in _folder().glob(f"{_PREFIX}{_job_id()}-*"):
         with suppress(FileNotFoundError, orjson.JSONDecodeError):  # of another process, or half-written
             os.environ.update(orjson.loads(wish.read_bytes()))
@@ -63,11 +78,8 @@ def begin() -> None:
 def _import_all() -> None:
     """Import what a worker needs. It touches no device: which ones are its own, a process learns when it is used."""
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # to ask for GPUs does not settle which are seen
-    import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 -- every engine does, and torch's compiler with it
-    import ray.train.torch  # noqa: F401
-    import transformers.models.llama.modeling_llama  # noqa: F401 -- what all causal models need, and a common one
-
-    import scaletrain.train.loop  # noqa: F401
+    for name in ("ray.train.torch", *IMPORTS):
+        importlib.import_module(name)
 
 
 @contextmanager
