@@ -70,12 +70,12 @@ def export(
     file: ItemsFile,
     dest: Annotated[str, typer.Argument(metavar="DEST", help="the file to write; any URL")],
     what: Annotated[
-        str, typer.Option("--as", help="preferences (to train on, for DPO) or votes (all that is known)")
+        str, typer.Option("--as", help="preferences (to train on) or votes (all that is known)")
     ] = ("preferences"),
     votes: Database = None,
     leave_out: LeaveOut = None,
 ) -> None:
-    """Write the votes as preference pairs that TRL's DPO trainer reads, or all of them as they are.
+    """Write the votes as pairs to learn from (train.objective=dpo; TRL reads them too), or all of them as they are.
 
     As in `scaletrain judge export judging.jsonl preferences.jsonl`, or into a run's folder
     `scaletrain judge export judging.jsonl s3://my-bucket/runs/my-run/evaluation/votes.jsonl --as votes`.

@@ -1,7 +1,7 @@
 """How long a step takes, between two bounds: the FLOPs it needs at an assumed share of the peak, and what is sent.
 
 The shares are those that were measured on one H100 (benchmarks/results/step.md: 0.17 for 0.135 billion parameters,
-0.46 for 1.24, 0.36 for 3.2 at small micro batches) and on CPU cores (benchmarks/results/quickstart.md), with room on
+0.46 for 1.24, 0.36 for 3.2 at small micro batches; docs/plan.md: 0.51 for 1.0) and on CPU cores (benchmarks/results/quickstart.md), with room on
 both sides. Nothing is assumed to overlap: DeepSpeed is run without overlap_comm.
 """
 
@@ -15,7 +15,7 @@ from scaletrain.plan.states import GRADIENT_BYTES, weight_bytes
 
 _SMALL_PARAMETERS = 500_000_000
 _MFU_SMALL = (0.10, 0.22)  # launching kernels is most of the work
-_MFU = (0.33, 0.48)
+_MFU = (0.33, 0.52)
 _MFU_UNMEASURED = 0.7  # of the lower bound, on GPUs other than those it was measured on
 _MEASURED_GPUS = ("H100",)
 _CPU_FLOPS = (20e9, 80e9)  # a core in fp32, 105 to 140 tokens/s of SmolLM2-135M on two
