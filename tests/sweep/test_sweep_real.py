@@ -22,7 +22,10 @@ from scaletrain.verify import verify_run
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
-FIELDS = "sweep={parameters: {train.learning_rate: {grid: [2.0e-3, 1.0e-3, 1.0e-7]}}, metric: loss, at_once: 2}"
+FIELDS = (
+    "sweep={parameters: {train.learning_rate: {grid: [2.0e-3, 1.0e-3, 1.0e-7]}}, metric: loss, at_once: 2, "
+    "every_steps: 4, scheduler: {kind: asha, grace_steps: 20}}"
+)
 POPULATION = (
     "sweep={parameters: {train.learning_rate: {choice: [1.0e-2, 2.0e-3, 1.0e-7]}}, metric: loss, trials: 2, "
     "at_once: 2, every_steps: 4, scheduler: {kind: pbt, every_steps: 16, share: 0.5}}"
@@ -34,7 +37,7 @@ def trials_of(layout: SweepLayout) -> dict[int, TrialRecord]:
 
 
 def test_a_sweep_whose_processes_are_killed_goes_on(tmp_path: Path) -> None:
-    """Trials that were over are not run again, the others go on, and each is a run that verifies."""
+    """Trials that were over are not run again, the others go on or are stopped by ASHA, and each run verifies."""
     config, layout = write_tiny(tmp_path, root=str(tmp_path)), SweepLayout(str(tmp_path), "tiny")
     arguments = ("sweep", config, "scaling.workers=1", "train.steps=60", FIELDS)
     killed = start(*arguments)
@@ -47,17 +50,19 @@ def test_a_sweep_whose_processes_are_killed_goes_on(tmp_path: Path) -> None:
     }
     assert over and len(over) < 3
 
-    told = run(*arguments)
+    run(*arguments)
     trials = trials_of(layout)
-    assert [each.state for each in trials.values()] == ["finished"] * 3
+    assert trials[2].state == "stopped" and trials[2].reason.startswith("at step 20 it was number 3 of 3")
+    assert "finished" in [each.state for each in trials.values()]
     for number, known in over.items():
         assert read_attempts(RunLayout(str(tmp_path), trials[number].run)) == known
     for each in trials.values():
         verdict = verify_run(RunLayout(str(tmp_path), each.run))
-        assert (verdict.problems, verdict.steps) == ((), 60)
+        assert verdict.problems == ()
+        assert verdict.steps == 60 if each.state == "finished" else 20 <= verdict.steps < 60
     assert trials[0].value is not None and trials[2].value is not None and trials[0].value < trials[2].value
     assert load_config(layout.best).train.learning_rate in (2e-3, 1e-3)
-    assert "tiny" in run("sweep", "show", "tiny", "--root", str(tmp_path)) or "finished" in told
+    assert "stopped" in run("sweep", "show", "tiny", "--root", str(tmp_path))
 
 
 def test_a_population_goes_on_with_exact_clones(tmp_path: Path) -> None:
