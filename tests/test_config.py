@@ -86,6 +86,7 @@ def test_fields_that_do_not_go_together_are_named(
         {"train": {"steps": 1, "evaluate_every_steps": 5}, "data": config().data.model_dump() | {"validation": 0}},
         {"train": {"steps": 1, "device": "cpu"}, "scaling": {"gpus_per_worker": 1}},
         {"train": {"steps": 1, "device": "cuda"}, "scaling": {"gpus_per_worker": 0}},
+        {"train": {"steps": 1}, "zero": {"communication": "bf16"}},
     ],
 )
 def test_sections_that_contradict_each_other_are_refused(sections: dict[str, Any]) -> None:

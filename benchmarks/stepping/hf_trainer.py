@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from stepping.ours import Clock
-from stepping.work import Document, Found, Work, random_model
+from stepping.work import Document, Found, Work, peers_model
 
 DEEPSPEED = {
     "bf16": {"enabled": "auto"},
@@ -48,10 +48,12 @@ def run_trainer(work: Work, settings: Settings, *, folder: str) -> Found:
         use_liger_kernel=settings.liger,
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
+        gradient_checkpointing=work.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         **shared_arguments(work, folder),
     )
     trainer = Trainer(
-        model=random_model(work, attention=settings.attention),
+        model=peers_model(work, attention=settings.attention),
         args=arguments,
         train_dataset=[{"documents": row} for step in work.steps for row in step.rows],  # type: ignore[arg-type]
         data_collator=_padded if settings.padded else _flattened,

@@ -11,21 +11,17 @@ import torch
 
 from scaletrain.data.loader import steps_local
 from scaletrain.data.shards import load_index
-from scaletrain.model.kernels import use_kernels
-from scaletrain.model.loss import LossModel
-from scaletrain.train import loop, start, zero
+from scaletrain.train import loop, start
 from scaletrain.train.job import Job
 from scaletrain.train.records import Records
 from scaletrain.train.worker import Worker
 from stepping.work import Found, Work, random_model
 
-_NAMES = {"sdpa": "sdpa", "flex": "flex_attention", "varlen": "scaletrain_varlen"}
-
 
 def run_scaletrain(job: Job, worker: Worker, work: Work) -> Found:
     """The loop of `scaletrain train --local`, as it is; only saving is left out, which has benchmarks of its own."""
     clock = Clock(work)
-    with _random_start(work), _without_saving(), _noted_steps(clock):
+    with _random_weights(work), _without_saving(), _noted_steps(clock):
         loop.train(job, worker, should_stop=lambda: False)
     return clock.found()
 
@@ -33,8 +29,8 @@ def run_scaletrain(job: Job, worker: Worker, work: Work) -> Found:
 def run_bare(job: Job, worker: Worker, work: Work) -> Found:
     """Batches on the device, forward, backward and update, and nothing else."""
     plan = start._read_plan(job, worker, load_index(job.dataset_url), 0)
-    model = LossModel(_model(work, job.attention, job.kernels))
-    engine = zero.build_engine(model, job.config, rounds=plan.rounds, precision=job.precision)
+    with _random_weights(work):
+        engine = start.start_engine(job, plan)
     steps = [_on_device(batch.micro_batches, work.device) for batch in steps_local(plan)]
     clock = Clock(work)
     for micro_batches, supervised in steps:
@@ -57,15 +53,6 @@ def _on_device(micro_batches: Any, device: str) -> tuple[list[dict[str, torch.Te
         on_device = {name: tensors[name].to(device) for name in ("input_ids", "positions")}
         inputs.append(tensors | on_device)
     return inputs, supervised
-
-
-def _model(work: Work, attention: str, kernels: Any) -> Any:
-    from scaletrain.model.attention import register_varlen
-
-    register_varlen()
-    model = random_model(work, attention=_NAMES[attention])
-    use_kernels(model, kernels)
-    return model.train()
 
 
 class Clock:
@@ -92,13 +79,14 @@ class Clock:
 
 
 @contextmanager
-def _random_start(work: Work) -> Iterator[None]:
-    """Build the random model where the loop would load one."""
+def _random_weights(work: Work) -> Iterator[None]:
+    """Have `load_model` take the random model where it would read one from files; the rest it does as ever."""
+    from transformers import AutoModelForCausalLM
 
-    def load(_url: str, _section: Any, *, attention: str, kernels: Any, **_: Any) -> Any:
-        return _model(work, attention, kernels)
+    def from_pretrained(_folder: Any, *, attn_implementation: str, **_: Any) -> Any:
+        return random_model(work, attention=attn_implementation)
 
-    with _replaced(start, "load_model", load):
+    with _replaced(AutoModelForCausalLM, "from_pretrained", from_pretrained):
         yield
 
 
@@ -152,6 +140,7 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def with_name(job: Job, name: str, attempt: int) -> Job:
-    """The job under another name, so that it starts anew."""
-    return replace(job, config=job.config.model_copy(update={"name": name}), attempt=attempt)
+def of_attempt(job: Job, *, name: str, attempt: int, micro_rows: int) -> Job:
+    """The job under another name, so that it starts anew, and with so many rows at once."""
+    train = job.config.train.model_copy(update={"micro_batch_size": micro_rows})
+    return replace(job, config=job.config.model_copy(update={"name": name, "train": train}), attempt=attempt)

@@ -8,7 +8,7 @@ from typing import Any
 
 from stepping.hf_trainer import noting, shared_arguments
 from stepping.ours import Clock
-from stepping.work import Found, Work, random_model
+from stepping.work import Found, Work, peers_model
 
 
 def run_trl(work: Work, *, attention: str, rows: int, folder: str) -> tuple[Found, int]:
@@ -25,10 +25,10 @@ def run_trl(work: Work, *, attention: str, rows: int, folder: str) -> tuple[Foun
     arguments = SFTConfig(
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=rounds,
-        use_liger_kernel=True,
+        use_liger_kernel=work.device == "cuda",
         padding_free=True,
         max_length=None,
-        gradient_checkpointing=False,
+        gradient_checkpointing=work.gradient_checkpointing,
         **shared_arguments(work, folder),
     )
     dataset = Dataset.from_list(
@@ -38,7 +38,7 @@ def run_trl(work: Work, *, attention: str, rows: int, folder: str) -> tuple[Foun
         ]
     )
     trainer = SFTTrainer(
-        model=random_model(work, attention=attention),
+        model=peers_model(work, attention=attention),
         args=arguments,
         train_dataset=dataset,
         processing_class=_tokenizer(work.shape.vocab_size),

@@ -1,7 +1,4 @@
-"""What every arm of the step benchmark computes: a model of real shape with random weights, and real documents.
-
-Shapes: B rows, T tokens of a row.
-"""
+"""What every arm of the step benchmark computes: a model of real shape with random weights, and real documents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,30 +7,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from scaletrain.config import LoraSection
 from scaletrain.data.loader import StepBatch
+from stepping.flops import Shape, step_flops
 
 IGNORED = -100
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a Llama with tied embeddings, as its model card gives them."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-
-
-SHAPES = {
-    "tiny": Shape(49152, 64, 256, 2, 4, 2, 16),
-    "0.135B": Shape(49152, 576, 1536, 30, 9, 3, 64),  # SmolLM2-135M
-    "1B": Shape(128256, 2048, 8192, 16, 32, 8, 64),  # Llama-3.2-1B
-    "3B": Shape(128256, 3072, 8192, 28, 24, 8, 128),  # Llama-3.2-3B
-}
+_SEED = 0  # of weights and adapters, the same for every arm
 
 
 @dataclass(frozen=True)
@@ -53,22 +32,33 @@ class Step:
     supervised_tokens: int
     flops: float
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of each document."""
+        return tuple(len(document.input_ids) for row in self.rows for document in row)
+
 
 @dataclass(frozen=True)
 class Work:
-    """Everything that the arms share; `micro_rows` rows go through the model at once."""
+    """Everything that the arms share. `lora`: adapters are trained instead of all weights."""
 
     shape: Shape
     steps: tuple[Step, ...]
-    micro_rows: int
     seq_len: int
     warm_up: int
     device: Literal["cuda", "cpu"]
+    lora: LoraSection | None = None
+    gradient_checkpointing: bool = False
     learning_rate: float = 1e-5
 
     @property
     def dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.device == "cuda" else torch.float32
+
+    @property
+    def counted(self) -> tuple[Step, ...]:
+        """The steps that are timed."""
+        return self.steps[self.warm_up :]
 
 
 @dataclass(frozen=True)
@@ -80,12 +70,11 @@ class Found:
     peak_bytes: int
 
 
-def random_model(work: Work, *, attention: str) -> Any:
-    """The model on its device, the same weights for every arm."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def model_settings(shape: Shape, *, seq_len: int) -> Any:
+    """transformers' configuration of the model."""
+    from transformers import LlamaConfig
 
-    shape = work.shape
-    config = LlamaConfig(
+    return LlamaConfig(
         vocab_size=shape.vocab_size,
         hidden_size=shape.hidden_size,
         intermediate_size=shape.intermediate_size,
@@ -93,30 +82,60 @@ def random_model(work: Work, *, attention: str) -> Any:
         num_attention_heads=shape.num_attention_heads,
         num_key_value_heads=shape.num_key_value_heads,
         head_dim=shape.head_dim,
-        max_position_embeddings=work.seq_len,
-        tie_word_embeddings=True,
+        max_position_embeddings=seq_len,
+        tie_word_embeddings=shape.tied,
         bos_token_id=None,
         eos_token_id=0,
         pad_token_id=0,
         use_cache=False,
     )
-    torch.manual_seed(0)
+
+
+def random_model(work: Work, *, attention: str) -> Any:
+    """The model on its device, the same weights for every arm."""
+    from transformers import LlamaForCausalLM
+
+    torch.manual_seed(_SEED)
     with torch.device(work.device):
-        return LlamaForCausalLM._from_config(config, dtype=work.dtype, attn_implementation=attention)
+        settings = model_settings(work.shape, seq_len=work.seq_len)
+        return LlamaForCausalLM._from_config(settings, dtype=work.dtype, attn_implementation=attention)
 
 
-def steps_of(batches: Sequence[StepBatch], shape: Shape) -> tuple[Step, ...]:
+def peers_model(work: Work, *, attention: str) -> Any:
+    """The model that a peer is given: with adapters, by peft and from the seed of ours, where they are trained."""
+    from scaletrain.model.build import add_adapters
+
+    model = random_model(work, attention=attention)
+    return model if work.lora is None else add_adapters(model, work.lora, seed=_SEED)
+
+
+def steps_of(batches: Sequence[StepBatch], shape: Shape, *, lora: LoraSection | None = None) -> tuple[Step, ...]:
     """The documents in a plan's batches, row by row."""
-    return tuple(_step(batch, shape) for batch in batches)
+    return tuple(_step(batch, shape, lora.rank if lora else 0) for batch in batches)
 
 
-def _step(batch: StepBatch, shape: Shape) -> Step:
+def told(work: Work, source: str) -> str:
+    """What a step is made of, and how long its documents are."""
+    steps = len(work.steps)
+    lengths = np.array([length for step in work.counted for length in step.lengths])
+    half, most = np.percentile(lengths, (50, 90))
+    tokens, supervised = (sum(getattr(step, name) for step in work.steps) for name in ("tokens", "supervised_tokens"))
+    documents = sum(len(step.lengths) for step in work.steps)
+    return (
+        f"A step is {tokens / steps:,.0f} tokens in {documents / steps:.0f} documents, {supervised / steps:,.0f} of "
+        f"them supervised; {len(work.counted)} steps a run count. Documents: {source}, in rows of {work.seq_len:,}; "
+        f"half of them have at most {half:,.0f} tokens, nine of ten {most:,.0f}, the longest {lengths.max():,}."
+    )
+
+
+def _step(batch: StepBatch, shape: Shape, lora_rank: int) -> Step:
     rows = []
     for micro in batch.micro_batches:
         rows += [_documents(*arrays) for arrays in zip(micro.input_ids, micro.labels, micro.documents, strict=True)]
-    tokens = sum(len(document.input_ids) for row in rows for document in row)
+    lengths = [len(document.input_ids) for row in rows for document in row]
     supervised = sum(sum(label != IGNORED for label in document.labels[1:]) for row in rows for document in row)
-    return Step(tuple(rows), tokens, supervised, _flops(rows, supervised, shape))
+    flops = step_flops(lengths, supervised, shape, lora_rank=lora_rank)
+    return Step(tuple(rows), sum(lengths), supervised, flops)
 
 
 def _documents(ids_T: Any, labels_T: Any, documents_T: Any) -> tuple[Document, ...]:
@@ -125,18 +144,3 @@ def _documents(ids_T: Any, labels_T: Any, documents_T: Any) -> tuple[Document, .
         where = np.flatnonzero(documents_T == number)
         found.append(Document(ids_T[where].tolist(), labels_T[where].tolist()))
     return tuple(found)
-
-
-def _flops(rows: Sequence[Sequence[Document]], supervised: int, shape: Shape) -> float:
-    """FLOPs that a step cannot do without, forward and backward (3 times forward; Kaplan et al. 2020, section 2.1).
-
-    2 for each weight of the layers and token; 2 H V for the output layer at each supervised token (elsewhere there is
-    no loss); 2 T^2 A for attention in each layer over a document of T tokens, halved for causality, A being heads times
-    their size. Nothing for embeddings, padding or recomputing.
-    """
-    attention = shape.num_attention_heads * shape.head_dim
-    keys = shape.num_key_value_heads * shape.head_dim
-    layer = shape.hidden_size * (2 * attention + 2 * keys + 3 * shape.intermediate_size)
-    lengths = np.array([len(document.input_ids) for row in rows for document in row], dtype=np.float64)
-    forward = shape.num_hidden_layers * (2 * layer * lengths.sum() + 2 * attention * (lengths**2).sum())
-    return float(3 * (forward + 2 * shape.hidden_size * shape.vocab_size * supervised))

@@ -264,6 +264,9 @@ class ZeroSection(Section):
     )
     offload_optimizer: Literal["none", "cpu"] = Field("none", description="cpu: optimizer state in host memory")
     offload_parameters: Literal["none", "cpu"] = Field("none", description="cpu: parameters in host memory")
+    communication: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of gradients among workers; bf16 sends half as much, rounded (docs/networks.md)"
+    )
 
     def rules(self) -> Iterator[tuple[str, str]]:
         if self.offload_optimizer != "none" and self.stage == 0:
@@ -347,4 +350,6 @@ class Config(Section):
             yield "scaling.gpus_per_worker", "got 1 with train.device: cpu; remove one of the two"
         if self.train.device == "cuda" and self.scaling.gpus_per_worker == 0:
             yield "scaling.gpus_per_worker", "got 0 with train.device: cuda; remove one of the two"
+        if self.zero.communication == "bf16" and self.train.precision != "bf16":
+            yield "zero.communication", "got bf16, which goes with train.precision: bf16; set that, or remove this"
         yield from format_problems([corpus.format for corpus in self.data.corpora], objective=self.train.objective)

@@ -52,6 +52,7 @@ def test_the_head_starts_only_machines_of_its_cluster_and_only_locked_ones() -> 
     assert not starts(f"{OWN}:volume/*", {"ec2:Encrypted": "false"})
     assert starts(f"{OWN}:security-group/sg-1", {})
     assert not starts(f"{OWN}:security-group/sg-2", {})
+    assert starts(f"{OWN}:placement-group/near", {})
 
 
 def test_the_head_ends_and_tags_only_machines_of_its_cluster() -> None:

@@ -57,6 +57,7 @@ def head_policy(scope: Scope, *, worker_role: str, security_group: str) -> dict[
                 f"{own}:network-interface/*",
                 f"{own}:subnet/*",
                 f"{own}:key-pair/*",
+                f"{own}:placement-group/*",
                 f"{own}:spot-instances-request/*",
                 f"{ec2}::image/*",
             ],

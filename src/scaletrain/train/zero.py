@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from scaletrain.config import Config, TrainSection
@@ -40,8 +41,8 @@ class Fragment:
 def deepspeed_config(config: Config, *, rounds: int, precision: str) -> dict[str, Any]:
     """What DeepSpeed is told; `rounds` micro batches are accumulated per step.
 
-    Gradients are accumulated and reduced in fp32, so that bf16 results depend on the number of workers as little as
-    they can (https://www.deepspeed.ai/docs/config-json/).
+    Gradients are accumulated in fp32, and reduced in fp32 unless `zero.communication` says otherwise, so that bf16
+    results depend on the number of workers as little as they can (https://www.deepspeed.ai/docs/config-json/).
     """
     zero = config.zero
     section: dict[str, Any] = {"stage": zero.stage, "contiguous_gradients": True, "overlap_comm": False}
@@ -57,7 +58,7 @@ def deepspeed_config(config: Config, *, rounds: int, precision: str) -> dict[str
         "zero_optimization": section,
         "bf16": {"enabled": bf16_weights},
         "data_types": {"grad_accum_dtype": "fp32"},
-        "communication_data_type": "fp32",
+        "communication_data_type": zero.communication,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
@@ -72,6 +73,9 @@ def build_engine(model: nn.Module, config: Config, *, rounds: int, precision: st
     trainable: list[Any] = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameter_groups(model, config.train.weight_decay), **_adamw(config.train))
     settings = deepspeed_config(config, rounds=rounds, precision=precision)
+    if precision == "bf16" and config.zero.stage >= 2 and dist.get_world_size() == 1:
+        # A micro batch's gradients are in bf16, and there is nobody to add them up with: copies in fp32 say no more.
+        settings["communication_data_type"] = "bf16"
     # A buffer of this many elements is allocated for each backward pass, used or not.
     numel = sum(parameter.ds_numel if hasattr(parameter, "ds_numel") else parameter.numel() for parameter in trainable)
     settings["zero_optimization"]["reduce_bucket_size"] = min(_MOST_REDUCED_AT_ONCE, numel)
