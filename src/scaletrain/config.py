@@ -308,6 +308,9 @@ class ScalingSection(Section):
     )
     cpus_per_worker: Positive = Field(1.0, description="logical CPUs of the cluster that a worker takes")
     wait_minutes: Positive = Field(20, description="how long the fewest machines may take, before the run fails")
+    sequence_parallel: Count = Field(
+        1, description="so many workers share each row and its activations (docs/long-context.md); must divide workers"
+    )
 
 
 class DebugSection(Section):
@@ -346,6 +349,7 @@ class Config(Section):
             yield "train.evaluate_every_steps", "needs a validation split; set data.validation above 0, or remove it"
         if self.evaluate.stride is not None and self.evaluate.stride >= self.data.seq_len:
             yield "evaluate.stride", f"got {self.evaluate.stride}; use less than data.seq_len={self.data.seq_len}"
+        yield from self._sharing_problems(self.scaling.sequence_parallel)
         if self.train.device == "cpu" and self.scaling.gpus_per_worker:
             yield "scaling.gpus_per_worker", "got 1 with train.device: cpu; remove one of the two"
         if self.train.device == "cuda" and self.scaling.gpus_per_worker == 0:
@@ -353,3 +357,24 @@ class Config(Section):
         if self.zero.communication == "bf16" and self.train.precision != "bf16":
             yield "zero.communication", "got bf16, which goes with train.precision: bf16; set that, or remove this"
         yield from format_problems([corpus.format for corpus in self.data.corpora], objective=self.train.objective)
+
+    def _sharing_problems(self, share: int) -> Iterator[tuple[str, str]]:
+        """What keeps workers from sharing rows."""
+        workers = self.scaling.workers
+        if isinstance(workers, WorkerRange):
+            counts = {"scaling.workers.min": workers.min, "scaling.workers.max": workers.max}
+        else:
+            counts = {"scaling.workers": workers}
+        for path, count in counts.items():
+            if count % share:
+                use = -(-count // share) * share
+                yield path, f"got {count}, which scaling.sequence_parallel={share} does not divide; use {use}"
+        shared = {"data.seq_len": self.data.seq_len}
+        if self.model.size is not None:
+            shared["model.size.num_heads"] = self.model.size.num_heads
+        for name, count in shared.items():
+            if count % share:
+                use = _nearest_divisor(count, share)
+                yield "scaling.sequence_parallel", f"got {share}, which does not divide {name}={count}; use {use}"
+        if share > 1 and self.train.objective == "dpo":
+            yield "scaling.sequence_parallel", f"got {share}; in preference training (dpo) workers share no rows: use 1"

@@ -153,7 +153,7 @@ class StepMetrics:
 
     `loss` is per supervised token over the global batch, or of preference training per pair; `step_s` the wall time
     from one step's end to the next, of which `data_wait_s` was waiting for rows and `checkpoint_stall_s` saving; `mfu`
-    the share of the device's peak.
+    the share of the device's peak; `sequence_parallel` how many workers share each row, where they do.
     `usd_per_hour` is what the machines cost that the run holds at this step, `cost_usd` what the whole run has cost so
     far; both are absent where a price is not known.
     Of preference training: the `pairs` of the step, the mean margin of their rewards, and the share of them that has
@@ -175,6 +175,7 @@ class StepMetrics:
     world_size: int
     memory_bytes: int
     mfu: float | None = None
+    sequence_parallel: int | None = None
     validation_loss: float | None = None
     validation_perplexity: float | None = None
     skipped: bool | None = None

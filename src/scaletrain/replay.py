@@ -93,12 +93,13 @@ def replay_step(
         line["step"]: line for line in read_records(run.metrics, last_step_of=known.last_step_of)
     }
     world_size = int(metrics.get(step, {}).get("world_size", 1))
+    sharing = int(metrics.get(step, {}).get("sequence_parallel", 1))
     if rank is not None and rank >= world_size:
         raise ConfigError(f"--rank={rank}: step {step} was trained by {world_size} workers, 0 to {world_size - 1}")
     plan = _plan(job, index, range(step, step + 1), micro_batch_size=1)
     (batch,) = steps_local(plan)
-    ranks = _ranks(config, world_size)
-    chosen = [place for place, of_rank in enumerate(ranks) if rank is None or of_rank == rank]
+    ranks = _ranks(config, world_size, sharing)
+    chosen = [place for place, first in enumerate(ranks) if rank is None or first <= rank < first + sharing]
     _show([batch.micro_batches[place] for place in chosen], load_tokenizer(job.model_url), debug, show_rows)
     losses: Sequence[float | None] = [None] * len(batch.micro_batches)
     state_from = None
@@ -207,10 +208,10 @@ def _sample_ids(plan: ReadPlan) -> list[int]:
     return [int(i) for i in sample_ids(rows, plan.index.row_group_rows, seed=plan.seed, start=start, stop=stop)]
 
 
-def _ranks(config: Config, world_size: int) -> list[int]:
-    """Which worker had each row of a step: micro batches are dealt round the ranks in order."""
-    train = config.train
-    return [place // train.micro_rows % world_size for place in range(train.global_batch_size)]
+def _ranks(config: Config, world_size: int, sharing: int) -> list[int]:
+    """Which worker had each row of a step, the first where several shared it: micro batches are dealt in order."""
+    train, readers = config.train, world_size // sharing
+    return [place // train.micro_rows % readers * sharing for place in range(train.global_batch_size)]
 
 
 def _show(micro_batches: Sequence[MicroBatch], tokenizer: Any, debug: Any, rows: int) -> None:

@@ -7,9 +7,10 @@ import orjson
 import pytest
 
 from commands import wait_for
+from scaletrain.config import ScalingSection, WorkerRange
 from scaletrain.ray_waiting import cluster_resources
 from scaletrain.train.growth import Growth
-from scaletrain.train.waiting import WorkerGroup
+from scaletrain.train.waiting import WorkerGroup, wait_for_workers
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,3 +95,10 @@ def test_a_run_asks_for_what_it_may_have_and_gives_back_what_it_may_not() -> Non
     assert not both.must_regroup()
     both.show([line(1)])
     assert both.must_regroup()
+
+
+def test_workers_that_share_rows_come_in_whole_groups() -> None:
+    """There is room for three, of which two make a group."""
+    scaling = ScalingSection(workers=WorkerRange(min=2, max=4), cpus_per_worker=0.6, sequence_parallel=2)
+    found = wait_for_workers(scaling, device="cpu", wait_s=0, should_stop=lambda: False)
+    assert (found.num_workers, found.most, found.together) == (2, 2, 2)

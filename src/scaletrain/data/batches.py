@@ -56,7 +56,10 @@ class StepBatch:
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """What one rank reads: its share of the steps from `first_step` up to `stop_step`, counted from 0."""
+    """What one rank reads: its share of the steps from `first_step` up to `stop_step`, counted from 0.
+
+    Workers that share rows (scaling.sequence_parallel) have one plan, and are one rank here.
+    """
 
     dataset_url: str
     index: DatasetIndex

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from scaletrain.errors import ModelError
+from scaletrain.model.sequence_parallel import SHARED
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -34,10 +35,10 @@ def model_inputs(
 
     `documents_BT` numbers the documents of each row; padding is 0 and sees only padding, so that its softmax is
     finite. It may lie on the CPU while the rest is on a GPU: variable-length attention is then set up without waiting
-    for the GPU.
+    for the GPU. Where workers share rows it is that of whole rows, and the rest is this worker's part.
     """
     inputs = {"input_ids": input_ids_BT, "position_ids": positions_BT, "use_cache": False}
-    if config._attn_implementation == VARLEN:
+    if _kernel(config) == VARLEN:
         bounds, longest = document_bounds(documents_BT)
         bounds = bounds.to(input_ids_BT.device, non_blocking=True)
         spans = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
@@ -60,13 +61,18 @@ def document_bounds(documents_BT: torch.Tensor) -> tuple[torch.Tensor, int]:
 
 def document_masks(config: "PreTrainedConfig", documents_BT: torch.Tensor) -> "Mask | dict[str, Mask]":
     """The mask of every layer, or one for each kind of layer where they differ (as in Gemma 3)."""
-    build = _block_mask if config._attn_implementation == "flex_attention" else _dense_mask
+    build = _block_mask if _kernel(config) == "flex_attention" else _dense_mask
     window = getattr(config, "sliding_window", None)
     kinds = layer_kinds(config)
     if not kinds:
         return build(documents_BT, window)
     masks = {kind: build(documents_BT, window if kind == _SLIDING else None) for kind in kinds}
     return masks if len(masks) > 1 else masks.popitem()[1]
+
+
+def _kernel(config: "PreTrainedConfig") -> str:
+    """What computes attention, also where workers share rows around it."""
+    return str(config._attn_implementation).removeprefix(SHARED)
 
 
 def layer_kinds(config: "PreTrainedConfig") -> frozenset[str]:

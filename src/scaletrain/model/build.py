@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from scaletrain.model.sequence_parallel import SequenceGroup
+
 __all__ = ["fetch", "load_index", "load_model", "load_tokenizer", "materialise"]
 
 RECIPE_VERSION = 1
@@ -87,13 +89,15 @@ def load_model(
     kernels: Kernels = "plain",
     seed: int = 0,
     zero3: dict[str, Any] | None = None,
+    group: "SequenceGroup | None" = None,
 ) -> "PreTrainedModel":
     """Load a model for training, with LoRA adapters (drawn from `seed`) and gradient checkpointing as configured.
 
     Where the model has something that variable-length attention cannot compute, flex attention takes its place.
 
     `zero3` is the DeepSpeed configuration of a ZeRO-3 run: the weights are then partitioned as they are read, so that
-    no rank holds them all; every rank must call this, after the process group exists. Raises ModelError.
+    no rank holds them all; every rank must call this, after the process group exists. `group` are the workers that
+    share rows. Raises ModelError.
     """
     from transformers import AutoModelForCausalLM
 
@@ -101,7 +105,7 @@ def load_model(
     partitioning = _partitioned_loading(zero3) if zero3 is not None else None
     with sources.errors_of_transformers(model_url), sources.quiet_transformers():
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=_attention_for(folder, attention)
+            folder, dtype=dtype, attn_implementation=_attention_for(folder, attention, group)
         )
         model.config.use_cache = False
         use_kernels(model, kernels)
@@ -114,11 +118,14 @@ def load_model(
     return cast("PreTrainedModel", model)
 
 
-def _attention_for(folder: Path, wanted: Attention) -> str:
+def _attention_for(folder: Path, wanted: Attention, group: "SequenceGroup | None") -> str:
     """transformers' name of the attention to use for the model in a folder."""
     from transformers import AutoConfig
 
-    return attention_name(AutoConfig.from_pretrained(folder), wanted)
+    from scaletrain.model.sequence_parallel import attention_over
+
+    name = attention_name(AutoConfig.from_pretrained(folder), wanted)
+    return name if group is None else attention_over(group, name)
 
 
 def attention_name(config: Any, wanted: Attention) -> str:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from scaletrain.model.attention import model_inputs
+from scaletrain.model.sequence_parallel import SequenceGroup
 
 IGNORED = -100
 _CHUNK_ELEMENTS = 2**25  # 128 MB of fp32 logits at a time on a CPU
@@ -32,11 +33,15 @@ _AFTER_THE_HEAD = (
 
 
 class LossModel(nn.Module):
-    """A causal language model whose forward is the training loss; what DeepSpeed wraps. `causal_lm` is the model."""
+    """A causal language model whose forward is the training loss; what DeepSpeed wraps. `causal_lm` is the model.
 
-    def __init__(self, causal_lm: nn.Module) -> None:
+    Of a `group` of workers that share rows, each gets the whole rows, and the loss of its own part of their tokens.
+    """
+
+    def __init__(self, causal_lm: nn.Module, group: SequenceGroup | None = None) -> None:
         super().__init__()
         self.causal_lm = causal_lm
+        self.group = group
 
     def forward(
         self,
@@ -54,8 +59,9 @@ class LossModel(nn.Module):
         """
         causal_lm: Any = self.causal_lm
         head = causal_lm.get_output_embeddings()
-        where_N, targets_N = supervised_positions(labels, input_ids.device)
-        inputs = model_inputs(causal_lm.config, input_ids, positions, documents)
+        own = self.group.columns(input_ids.shape[1]) if self.group else slice(None)
+        where_N, targets_N = supervised_positions(labels, input_ids.device, columns=own)
+        inputs = model_inputs(causal_lm.config, input_ids[:, own], positions[:, own], documents)
         if ends_with_its_head(causal_lm):
             with _head_gives_loss(head, where_N, targets_N):
                 loss: torch.Tensor = causal_lm(**inputs).logits.reshape(())
@@ -79,10 +85,16 @@ def linear_cross_entropy(
     return cross_entropy(hidden_NH, weight_VH, bias_V, targets_N)
 
 
-def supervised_positions(labels_BT: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The flat index of the token before each supervised one, and that token: int64 [N] each, on the device."""
+def supervised_positions(
+    labels_BT: torch.Tensor, device: torch.device, *, columns: slice = slice(None)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The flat index of the token before each supervised one, and that token: int64 [N] each, on the device.
+
+    With `columns` those of a part of the rows, and indices into that part; the last token's target lies behind it.
+    """
     targets_BT = torch.full_like(labels_BT, IGNORED)
     targets_BT[:, :-1] = labels_BT[:, 1:]
+    targets_BT = targets_BT[:, columns]
     where_N = torch.nonzero(targets_BT.flatten() != IGNORED).squeeze(1)
     found = torch.stack([where_N, targets_BT.flatten()[where_N].long()])
     if device.type == "cuda" and not found.is_cuda:

@@ -46,7 +46,7 @@ def largest_micro_batch(way: Way, look: Look, *, global_batch_size: int) -> Fore
     Rows divide the global batch, and leave a micro batch for every worker.
     """
     last = None
-    for rows in micro_batches(global_batch_size, num_workers=way.num_workers):
+    for rows in micro_batches(global_batch_size, num_workers=way.readers):
         last = look(replace(way, micro_batch_size=rows))
         if last.verdict == "fits":
             return last
@@ -55,7 +55,7 @@ def largest_micro_batch(way: Way, look: Look, *, global_batch_size: int) -> Fore
 
 
 def micro_batches(global_batch_size: int, *, num_workers: int, most: int = _MOST_ROWS) -> list[int]:
-    """The numbers of rows that a micro batch may have, the most first."""
+    """The numbers of rows that a micro batch may have, the most first; workers that share rows count as one."""
     room = max(1, min(most, global_batch_size // num_workers))
     return [rows for rows in range(room, 0, -1) if global_batch_size % rows == 0]
 

@@ -89,8 +89,8 @@ def forecast_step(
     shape: ModelShape, way: Way, machines: Machines, *, global_batch_size: int, flops: float
 ) -> StepTime | None:
     """Seconds of one step of `flops`; None where nothing is known of the device's speed."""
-    rounds = -(-global_batch_size // (way.micro_batch_size * way.num_workers))
-    dealt = rounds * way.micro_batch_size * way.num_workers / global_batch_size  # an uneven deal waits for the longest
+    rounds = -(-global_batch_size // (way.micro_batch_size * way.readers))
+    dealt = rounds * way.micro_batch_size * way.readers / global_batch_size  # an uneven deal waits for the longest
     again = 4 / 3 if way.gradient_checkpointing else 1.0
     mfu = None
     if way.device == "cpu":
@@ -128,15 +128,31 @@ def sent_bytes(shape: ModelShape, way: Way, rounds: int) -> float:
     return share * rounds * (2 * whole + gradients)  # weights for the forward and again for the backward pass
 
 
+def exchanged_bytes(shape: ModelShape, way: Way, rounds: int) -> float:
+    """What a worker that shares rows sends in a step: queries, keys, values and what attention makes of them.
+
+    All of them forward, and their gradients back; once more forward where activations are recomputed.
+    """
+    element = 2 if way.precision == "bf16" else 4
+    passes = 3 if way.gradient_checkpointing else 2
+    share = (way.sequence_parallel - 1) / way.sequence_parallel
+    width = 2 * shape.attention_size + 2 * shape.kv_size
+    return share * rounds * passes * shape.num_layers * element * way.tokens * width
+
+
 def _sending(shape: ModelShape, way: Way, machines: Machines, rounds: int) -> Band:
     if way.num_workers == 1:
         return Band(0.0, 0.0)
     sent = sent_bytes(shape, way, rounds)
+    exchanged = exchanged_bytes(shape, way, rounds)
     low, high = _MEMORY_BYTES_PER_S if way.device == "cpu" else _PCIE_BYTES_PER_S
     inside = Band(*_INSIDE_BYTES_PER_S.get(machines.gpu or "", (low, high)))
     seconds = Band(0.0, 0.0)
-    if machines.workers_here(way.num_workers) > 1:
-        seconds += Band(sent / inside.high, sent / inside.low)
+    together = machines.workers_here(way.num_workers)
+    if together > 1:
+        seconds += Band((sent + exchanged) / inside.high, (sent + exchanged) / inside.low)
+    if together % way.sequence_parallel:  # workers that share rows are on several machines
+        sent += exchanged
     if machines.count(way.num_workers) > 1:  # a ring goes in and out of each machine once
         rate = machines.network_bytes_per_s
         between = Band(*_UNKNOWN_NETWORK_BYTES_PER_S) if rate is None else Band(*_NETWORK_SHARE).times(rate)

@@ -46,9 +46,10 @@ def way_of(config: Config, machines: Machines, *, num_workers: int | None = None
     workers = config.scaling.workers
     device = machines.device if config.train.device == "auto" else config.train.device
     rows = config.train.micro_batch_size
+    num_workers = num_workers or (workers.max if isinstance(workers, WorkerRange) else workers)
     return Way(
         stage=config.zero.stage,
-        num_workers=num_workers or (workers.max if isinstance(workers, WorkerRange) else workers),
+        num_workers=num_workers,
         micro_batch_size=1 if rows == "auto" else rows,
         seq_len=config.data.seq_len,
         device=device,
@@ -57,6 +58,7 @@ def way_of(config: Config, machines: Machines, *, num_workers: int | None = None
         offload_parameters=config.zero.offload_parameters == "cpu",
         gradient_checkpointing=config.model.gradient_checkpointing,
         lora=config.model.lora,
+        sequence_parallel=config.scaling.sequence_parallel if num_workers > 1 else 1,
     )
 
 

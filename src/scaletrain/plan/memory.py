@@ -63,11 +63,17 @@ class Way:
     offload_parameters: bool = False
     gradient_checkpointing: bool = False
     lora: LoraSection | None = None
+    sequence_parallel: int = 1
 
     @property
     def tokens(self) -> int:
-        """Tokens of a micro batch, padding included."""
-        return self.micro_batch_size * self.seq_len
+        """Tokens of a micro batch that one worker has, padding included."""
+        return self.micro_batch_size * self.seq_len // self.sequence_parallel
+
+    @property
+    def readers(self) -> int:
+        """Among how many the rows are dealt: workers that share theirs are one."""
+        return max(1, self.num_workers // self.sequence_parallel)
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,7 @@ def _activations(shape: ModelShape, way: Way) -> Amount:
         low, high = 0.6 * low, 1.1 * high
     scores = 0.0
     if way.device == "cpu":  # torch's attention with a mask may keep the scores and the weights
-        heads_share = way.micro_batch_size * way.seq_len**2 * element * 2 * (shape.attention_size // 64)
+        heads_share = way.tokens * way.seq_len * element * 2 * (shape.attention_size // 64)
         scores = heads_share * (1 if way.gradient_checkpointing else shape.num_layers)
     return Amount(
         int(element * way.tokens * (low + ends)),

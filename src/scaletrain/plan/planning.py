@@ -151,7 +151,8 @@ def _look(
 def _best_on(way: Way, look: Callable[[Way], Forecast], rows: int) -> Forecast:
     """The best way on other machines: with as many workers, or on smaller GPUs with more, until it fits."""
     times, found = 1, None
-    while times <= _MOST_TIMES_THE_WORKERS and way.num_workers * times <= max(rows, way.num_workers):
+    most = max(rows * way.sequence_parallel, way.num_workers)
+    while times <= _MOST_TIMES_THE_WORKERS and way.num_workers * times <= most:
         more = replace(way, num_workers=way.num_workers * times, device="cuda")
         ways = choices.alternatives(more, look, global_batch_size=rows)
         best = choices.best(ways)
@@ -219,6 +220,7 @@ def forecast_record(each: Forecast) -> dict[str, Any]:
         "lora_rank": way.lora.rank if way.lora else None,
         "micro_batch_size": way.micro_batch_size,
         "seq_len": way.seq_len,
+        "sequence_parallel": way.sequence_parallel,
         "verdict": each.verdict,
         "why": each.why,
         "memory": _memory_record(each.memory, way),

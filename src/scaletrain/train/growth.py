@@ -15,7 +15,7 @@ import orjson
 from scaletrain import policy
 from scaletrain.log import get_logger
 from scaletrain.ray_waiting import Reservation
-from scaletrain.train.waiting import WorkerGroup, unshared
+from scaletrain.train.waiting import WorkerGroup, unshared, whole_groups
 
 _LOOK_S = 2.0
 
@@ -70,7 +70,7 @@ class Growth:
         if self._places is None or now - self._looked_at < _LOOK_S:
             return False
         self._looked_at = now
-        there = self._places.count()
+        there = whole_groups(self._places.count(), self._group.together)
         if there != self._there:
             self._there, self._changed_at = there, now
         grows = policy.should_grow(
@@ -91,7 +91,8 @@ class Growth:
     def _allowed(self) -> int:
         """How many workers the run may have now."""
         share = self._most_workers()
-        return self._group.most if share is None else min(share, self._group.most)
+        most = self._group.most if share is None else min(share, self._group.most)
+        return whole_groups(most, self._group.together)
 
     def _must_give_back(self) -> bool:
         surplus = self._group.num_workers - self._allowed()

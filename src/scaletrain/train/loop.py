@@ -62,6 +62,7 @@ def train(
     if newest is not None and newest.step >= job.last_step:
         return newest.step
     config, index = job.config, load_index(job.dataset_url)
+    worker = replace(worker, sharing=config.scaling.sequence_parallel if worker.world_size > 1 else 1)
     being_opened = PurseBeingOpened(job, worker, warn=warn)
 
     with ExitStack() as stack:
@@ -138,6 +139,7 @@ def train(
                     data_wait_s=batches.last_wait_s,
                     checkpoint_stall_s=stall_s,
                     world_size=worker.world_size,
+                    sequence_parallel=worker.sharing if worker.sharing > 1 else None,
                     memory_bytes=memory_bytes(worker.device),
                     mfu=_mfu(flops_per_token * totals.tokens / (now - clock), worker),
                     **_told_of(validation, of_pairs=reference is not None),

@@ -104,7 +104,8 @@ def _on_cpu(job: Job, way: Way, most_workers: int) -> int:
     """By the forecast alone: all workers that one machine would have at once share its memory."""
     shape = shape_of(read_settings(job.model_url), source=job.model_url)
     machine = Machines("this machine", 0, None, 0, 1, memory_limit_bytes(), None)
-    candidates = micro_batches(job.config.train.global_batch_size, num_workers=most_workers, most=MOST_ON_CPU)
+    readers = most_workers // way.sequence_parallel
+    candidates = micro_batches(job.config.train.global_batch_size, num_workers=readers, most=MOST_ON_CPU)
     return largest(
         candidates,
         forecast=lambda rows: forecast_memory(shape, replace(way, micro_batch_size=rows)).on_host,
@@ -126,7 +127,8 @@ def _on_gpu(job: Job, way: Way, most_workers: int) -> int:
     settings = dict(read_settings(job.model_url))
     shape = shape_of(settings, source=job.model_url)
     probed = _fewer_layers(settings, shape, way, there_bytes)
-    candidates = micro_batches(job.config.train.global_batch_size, num_workers=most_workers)
+    readers = most_workers // way.sequence_parallel
+    candidates = micro_batches(job.config.train.global_batch_size, num_workers=readers)
     return largest(
         candidates,
         forecast=lambda rows: forecast_memory(shape, replace(way, micro_batch_size=rows)).allocated,
@@ -166,7 +168,9 @@ def _measure(job: Job, way: Way, shape: ModelShape, probed: dict[str, Any], rows
     try:
         model = probe_model(job, probed)
         weights = torch.cuda.memory_allocated() - before
-        make_a_pass(model, rows=rows, seq_len=way.seq_len, autocast=way.precision == "bf16" and way.stage == 0)
+        # What a worker that shares rows has of them: attention's part is as large, of more tokens and fewer heads.
+        own_tokens = way.seq_len // way.sequence_parallel
+        make_a_pass(model, rows=rows, seq_len=own_tokens, autocast=way.precision == "bf16" and way.stage == 0)
         measured = torch.cuda.max_memory_allocated() - before - weights
     except torch.OutOfMemoryError:
         return None

@@ -15,6 +15,7 @@ from scaletrain.log import get_logger
 from scaletrain.model.answer_log_probs import AnswerModel
 from scaletrain.model.build import load_model
 from scaletrain.model.loss import LossModel
+from scaletrain.model.sequence_parallel import form_group
 from scaletrain.train import state, zero
 from scaletrain.train.ahead import Ahead
 from scaletrain.train.job import Job
@@ -92,10 +93,11 @@ def open_batches(
 
 def start_engine(job: Job, plan: ReadPlan) -> Any:
     config, stage = job.config, job.config.zero.stage
+    group = form_group(config.scaling.sequence_parallel)
     dtype = torch.bfloat16 if job.precision == "bf16" and stage > 0 else torch.float32
     partitioned = (
         zero.deepspeed_config(config, rounds=plan.rounds, precision=job.precision)
-        if stage == 3 and plan.world_size > 1
+        if stage == 3 and dist.get_world_size() > 1
         else None
     )
     model = load_model(
@@ -106,9 +108,10 @@ def start_engine(job: Job, plan: ReadPlan) -> Any:
         kernels=job.kernels,
         seed=config.seed,
         zero3=partitioned,
+        group=group,
     )
-    wrap = AnswerModel if config.train.objective == "dpo" else LossModel
-    engine = zero.build_engine(wrap(model), config, rounds=plan.rounds, precision=job.precision)
+    wrapped = AnswerModel(model) if config.train.objective == "dpo" else LossModel(model, group)
+    engine = zero.build_engine(wrapped, config, rounds=plan.rounds, precision=job.precision)
     bound_waiting(config.train.timeout_s)
     return engine
 
@@ -120,8 +123,8 @@ def _read_plan(job: Job, worker: Worker, index: DatasetIndex, first_step: int) -
         seed=job.config.seed,
         global_batch_size=job.config.train.global_batch_size,
         micro_batch_size=job.config.train.micro_rows,
-        world_size=worker.world_size,
-        rank=worker.rank,
+        world_size=worker.readers,
+        rank=worker.reader,
         first_step=first_step,
         stop_step=job.last_step,
     )

@@ -94,9 +94,10 @@ def _run_step(
         losses.append(micro_sums[0].detach())
         own_sums[: len(micro_sums)] += micro_sums.detach() * micro.weight
         zero.accumulate(engine, micro_sums[0] * (scale * micro.weight))
-    counted = sum(counted_in(job, micro) for micro in batch.micro_batches)
-    supervised = sum(micro.supervised_tokens for micro in batch.micro_batches)
-    tokens = sum(micro.tokens for micro in batch.micro_batches if micro.weight)
+    counting = _counting(batch, worker)
+    counted = sum(counted_in(job, micro) for micro in counting)
+    supervised = sum(micro.supervised_tokens for micro in counting)
+    tokens = sum(micro.tokens for micro in counting if micro.weight)
     told = [0.0] * SUMS + [counted, supervised, tokens, _samples_digest(batch, plan, worker), *astuple(ask())]
     sums = _to_device(torch.tensor(told, dtype=torch.float64), worker)
     sums[:SUMS] = own_sums
@@ -166,12 +167,18 @@ def _run(job: Job, worker: Worker, engine: Any, micro: MicroBatch) -> torch.Tens
 def _scale(job: Job, batch: StepBatch, worker: Worker) -> torch.Tensor:
     """What this rank's sum of losses is multiplied by, to be per supervised token, or pair, of the global batch.
 
-    DeepSpeed averages over ranks; the sum over ranks is what we want.
+    DeepSpeed averages over ranks; the sum over ranks is what we want, also where ranks share rows and each has the loss
+    of some of their tokens.
     """
-    counted = sum(counted_in(job, micro) for micro in batch.micro_batches)
+    counted = sum(counted_in(job, micro) for micro in _counting(batch, worker))
     agreed = _to_device(torch.tensor(counted, dtype=torch.float32), worker)
     _all_reduce(agreed, worker)
     return worker.world_size / agreed.clamp(min=1)
+
+
+def _counting(batch: StepBatch, worker: Worker) -> Sequence[MicroBatch]:
+    """The micro batches that this rank counts for all."""
+    return batch.micro_batches if worker.counts else ()
 
 
 def _to_device(tensor: torch.Tensor, worker: Worker) -> torch.Tensor:
@@ -209,16 +216,16 @@ def _find_not_finite(batch: StepBatch, losses: Sequence[torch.Tensor], worker: W
     if worker.world_size > 1:
         found = [None] * worker.world_size
         dist.all_gather_object(found, ours)
-    return tuple(sorted(sample for each in found for sample in each or ()))
+    return tuple(sorted({sample for each in found for sample in each or ()}))
 
 
 def _samples_digest(batch: StepBatch, plan: ReadPlan, worker: Worker) -> int:
     """What this rank read of the step, as a number that adds up over the ranks."""
     first = batch.step * plan.global_batch_size
     digest = 0
-    for round_number, micro in enumerate(batch.micro_batches):
+    for round_number, micro in enumerate(_counting(batch, worker)):
         if micro.weight:
-            place = (round_number * worker.world_size + worker.rank) * plan.micro_batch_size
+            place = (round_number * plan.world_size + plan.rank) * plan.micro_batch_size
             digest += ledger.batch_digest(micro.sample_ids, first + place)
     return digest
 

@@ -21,6 +21,7 @@ from scaletrain.data.shards import DatasetIndex, load_index
 from scaletrain.errors import BudgetError, ConfigError, DataError, Interrupted
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
+from scaletrain.model import sequence_parallel
 from scaletrain.model.kernels import resolve_kernels
 from scaletrain.run_inputs import inputs_of, is_there
 from scaletrain.stop_request import StopRequest
@@ -85,6 +86,8 @@ def train(
         )
         devices.check_gpus(config, device)
         prepared = _inputs(config, use_ray=not local)
+        if config.scaling.sequence_parallel > 1:
+            sequence_parallel.check_model(prepared.model_url, config.scaling.sequence_parallel)
         index = load_index(prepared.dataset_url)
         total_steps = count_steps(config, index)
         precision = devices.resolve_precision(config.train.precision, device)

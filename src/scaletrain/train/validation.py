@@ -38,16 +38,16 @@ def validate(
     weight.
     """
     rows = min(index.splits["validation"].rows, train.evaluate_rows)
-    passes = -(-rows // (train.micro_rows * worker.world_size))
-    mine = list(_micro_batches(dataset_url, index, train, worker.rank, worker.world_size))
-    filler = mine[0] if mine else next(_micro_batches(dataset_url, index, train, 0, worker.world_size))
+    passes = -(-rows // (train.micro_rows * worker.readers))
+    mine = list(_micro_batches(dataset_url, index, train, worker.reader, worker.readers))
+    filler = mine[0] if mine else next(_micro_batches(dataset_url, index, train, 0, worker.readers))
     totals = torch.zeros(SUMS + 1, dtype=torch.float64, device=worker.device)
     for number in range(passes):
         micro = mine[number] if number < len(mine) else filler
         sums = forward(micro)
         if number < len(mine):
             totals[: len(sums)] += sums
-            totals[SUMS] += counted_in(micro)
+            totals[SUMS] += counted_in(micro) if worker.counts else 0
     if worker.world_size > 1:
         dist.all_reduce(totals)
     *sums_of_all, counted = totals.tolist()

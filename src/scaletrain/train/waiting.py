@@ -20,12 +20,13 @@ from scaletrain.ray_waiting import Candidate, Demand, cluster_resources, find_ca
 class WorkerGroup:
     """Workers that can start now: how many, what each of them asks Ray for, and how many it could ever be.
 
-    That last number knows nothing of other runs, which may have to have some of them.
+    That last number knows nothing of other runs, which may have to have some of them. Workers come and go `together`.
     """
 
     num_workers: int
     resources: Mapping[str, float]
     most: int
+    together: int = 1
 
 
 def unshared() -> None:
@@ -50,11 +51,11 @@ def wait_for_workers(
     where this machine has too few GPUs, Interrupted where `should_stop`, which is asked every second, says so.
     """
     least, most = _range(scaling)
-    bundle = _bundle(scaling, device)
+    bundle, together = _bundle(scaling, device), scaling.sequence_parallel
     if ray_cluster.address() is None:
-        most = _on_this_machine(least, most, bundle)
+        most = whole_groups(_on_this_machine(least, most, bundle), together)
         if most_workers() is None:
-            return WorkerGroup(most, bundle, most=most)
+            return WorkerGroup(most, bundle, most=most, together=together)
     began = time.monotonic()
     while True:
         share = most_workers()
@@ -70,7 +71,13 @@ def wait_for_workers(
             )
         except _ShareChanged:
             continue
-        return WorkerGroup(ready, candidate.bundle, most=most if candidate.most is None else min(most, candidate.most))
+        most = most if candidate.most is None else whole_groups(min(most, candidate.most), together)
+        return WorkerGroup(whole_groups(ready, together), candidate.bundle, most=most, together=together)
+
+
+def whole_groups(workers: int, together: int) -> int:
+    """As many of these workers as make whole groups that share their rows."""
+    return workers - workers % together
 
 
 @dataclass(frozen=True)

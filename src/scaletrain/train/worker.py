@@ -12,13 +12,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Worker:
-    """One member of a group of workers; `device` is where it computes."""
+    """One member of a group of workers; `device` is where it computes.
+
+    `sharing` is how many consecutive workers read the same rows, and hold a part of their tokens each.
+    """
 
     rank: int
     world_size: int
     local_rank: int
     local_world_size: int
     device: "torch.device"
+    sharing: int = 1
+
+    @property
+    def reader(self) -> int:
+        """Whose rows it reads: the number of its group, among `readers`."""
+        return self.rank // self.sharing
+
+    @property
+    def readers(self) -> int:
+        """Among how many the rows are dealt."""
+        return self.world_size // self.sharing
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts its rows: of workers that share them the first one does, so that each counts once."""
+        return self.rank % self.sharing == 0
 
 
 def prepare_process(worker: Worker, *, deterministic: bool) -> None:
