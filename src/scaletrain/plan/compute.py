@@ -1,8 +1,9 @@
 """How long a step takes, between two bounds: the FLOPs it needs at an assumed share of the peak, and what is sent.
 
 The shares are those that were measured on one H100 (benchmarks/results/step.md: 0.17 for 0.135 billion parameters,
-0.46 for 1.24, 0.36 for 3.2 at small micro batches; docs/plan.md: 0.51 for 1.0) and on CPU cores (benchmarks/results/quickstart.md), with room on
-both sides. Nothing is assumed to overlap: DeepSpeed is run without overlap_comm.
+0.46 for 1.24, 0.36 for 3.2 at small micro batches; docs/plan.md: 0.51 for 1.0) and on CPU cores
+(benchmarks/results/quickstart.md), with room on both sides. Nothing is assumed to overlap: DeepSpeed is run without
+overlap_comm.
 """
 
 from dataclasses import dataclass
