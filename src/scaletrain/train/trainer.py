@@ -84,6 +84,7 @@ def train(
             config.train.device, gpus=devices.count_local_gpus() if local else on_ray.count_gpus()
         )
         devices.check_gpus(config, device)
+        devices.check_optimizer(config.train)
         prepared = _inputs(config, use_ray=not local)
         index = load_index(prepared.dataset_url)
         total_steps = count_steps(config, index)
