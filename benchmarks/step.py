@@ -106,6 +106,7 @@ def _arguments(device: str) -> argparse.Namespace:
     parser.add_argument("--lengths", choices=SOURCES, default="chitchat", help="of documents, with --size")
     parser.add_argument("--lora", action="store_true", help="train adapters of rank 16 alone, with --size")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="in all arms, with --size")
+    parser.add_argument("--recompute", default="", help="ours: what model.gradient_checkpointing is, with --size")
     parser.add_argument("--dataset", help="URL of a prepared dataset, instead of chitchat's; with --size")
     parser.add_argument("--documents", type=Path, help="folder that keeps prepared documents for another time")
     parser.add_argument("--prepare", action="store_true", help="make those of a GPU's cases there, and measure nothing")
@@ -119,9 +120,10 @@ def _arguments(device: str) -> argparse.Namespace:
     parser.add_argument("--kernels", default="auto", help="ours: auto, liger, compile or plain")
     parser.add_argument("--arm", action="append", choices=ARMS, help="only this one; again for more")
     arguments = parser.parse_args()
-    of_a_size = arguments.lora or arguments.gradient_checkpointing or arguments.dataset or arguments.lengths == "long"
+    recomputing = arguments.gradient_checkpointing or arguments.recompute
+    of_a_size = arguments.lora or recomputing or arguments.dataset or arguments.lengths == "long"
     if of_a_size and not arguments.size:
-        parser.error("--lengths, --lora, --gradient-checkpointing and --dataset go with --size")
+        parser.error("--lengths, --lora, --gradient-checkpointing, --recompute and --dataset go with --size")
     if arguments.prepare and not arguments.documents:
         parser.error("--prepare goes with --documents FOLDER")
     if not 0 < arguments.warm_up < arguments.steps:
@@ -132,7 +134,8 @@ def _arguments(device: str) -> argparse.Namespace:
 def _cases(arguments: argparse.Namespace, device: str) -> tuple[Case, ...]:
     if not arguments.size:
         return DEFAULTS[device]
-    return (Case(arguments.size, arguments.lengths, arguments.lora, arguments.gradient_checkpointing),)
+    flags = (arguments.lora, arguments.gradient_checkpointing, arguments.recompute)
+    return (Case(arguments.size, arguments.lengths, *flags),)
 
 
 def _write(part: Part, path: Path) -> None:
@@ -174,7 +177,7 @@ def _job(case: Case, dataset: str, folder: Path, device: str, arguments: argpars
         root=folder / case.title.replace(", ", "-").replace(" ", "-"),
         model=model,
         lora="{}" if case.lora else "null",
-        checkpointing=str(case.gradient_checkpointing).lower(),
+        checkpointing=case.recomputing or str(case.gradient_checkpointing).lower(),
         steps=arguments.steps,
         rows=rows,
         micro_rows=arguments.micro_rows or min(rows, case.micro_rows(seq_len=seq_len, device=device)),

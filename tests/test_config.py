@@ -87,12 +87,47 @@ def test_fields_that_do_not_go_together_are_named(
         {"train": {"steps": 1, "device": "cpu"}, "scaling": {"gpus_per_worker": 1}},
         {"train": {"steps": 1, "device": "cuda"}, "scaling": {"gpus_per_worker": 0}},
         {"train": {"steps": 1}, "zero": {"communication": "bf16"}},
+        {"train": {"steps": 1, "optimizer": "adamw_8bit"}, "zero": {"offload_optimizer": "cpu"}},
     ],
 )
 def test_sections_that_contradict_each_other_are_refused(sections: dict[str, Any]) -> None:
     """A setting that another section makes meaningless is an error, not ignored."""
     with pytest.raises(ValidationError, match="remove"):
         config(**sections)
+
+
+@pytest.mark.parametrize("wanted", [False, True, 0.5, 0, 1, "selective", "auto"])
+def test_gradient_checkpointing_is_a_switch_a_share_or_a_word(wanted: object) -> None:
+    """true and false stay what they are, and are not taken for the shares 1 and 0."""
+    found = ModelSection.model_validate({"source": "x", "gradient_checkpointing": wanted}).gradient_checkpointing
+    assert (type(found), found) == (float if type(wanted) is int else type(wanted), wanted)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"), [(1.5, "less than or equal to 1"), ("half", "give true, false, selective, auto, or a share")]
+)
+def test_gradient_checkpointing_has_bounds(wanted: object, said: str) -> None:
+    """More than all layers, and words that mean nothing, are refused."""
+    with pytest.raises(ValidationError, match=said):
+        ModelSection.model_validate({"source": "x", "gradient_checkpointing": wanted})
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"zero": {"stage": 3}}, "zero.stage=3 gathers weights inside the layers; use true, or a share"),
+        ({"model": {"kernels": "liger"}}, "kernels=liger writes over what would be kept; use kernels: auto, true"),
+    ],
+)
+def test_selective_checkpointing_is_refused_where_it_would_be_wrong(sections: dict[str, Any], said: str) -> None:
+    """A share of the layers and auto go with both."""
+    for wanted in ("selective", 0.5, "auto"):
+        model = {"source": "x", **sections.get("model", {}), "gradient_checkpointing": wanted}
+        if wanted == "selective":
+            with pytest.raises(ValidationError, match=said):
+                config(**{**sections, "model": model})
+        else:
+            assert config(**{**sections, "model": model}).model.gradient_checkpointing == wanted
 
 
 def test_what_the_rules_suggest_is_right() -> None:

@@ -359,6 +359,8 @@ def test_changed_fields_have_their_path_and_both_values() -> None:
         "debug.stop_after=5",
         "model.attention=sdpa",
         "model.gradient_checkpointing=true",
+        "model.gradient_checkpointing=selective",
+        "model.gradient_checkpointing=0.5",
     ],
 )
 def test_what_leaves_the_mathematics_alone_may_change(override: str) -> None:
@@ -378,6 +380,7 @@ def test_what_leaves_the_mathematics_alone_may_change(override: str) -> None:
         "train.learning_rate=1e-3",
         "train.global_batch_size=32",
         "train.precision=bf16",
+        "train.optimizer=adamw_8bit",
         "train.deterministic=true",
     ],
 )

@@ -3,6 +3,7 @@
 import pytest
 
 from scaletrain import devices
+from scaletrain.config import TrainSection
 from scaletrain.errors import DeviceError
 
 
@@ -40,3 +41,11 @@ def test_varlen_attention_in_fp32_is_refused() -> None:
     """The flash kernels know half precision only."""
     with pytest.raises(DeviceError, match="not in fp32; use flex"):
         devices.resolve_attention("varlen", "cuda", "fp32")
+
+
+def test_without_bitsandbytes_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is started; ordinary AdamW does not ask for it."""
+    monkeypatch.setattr(devices, "find_spec", lambda name: None)
+    devices.check_optimizer(TrainSection(steps=1))
+    with pytest.raises(DeviceError, match="pip install bitsandbytes"):
+        devices.check_optimizer(TrainSection(steps=1, optimizer="adamw_8bit"))

@@ -25,6 +25,7 @@ LAYERS = {
     "scaletrain.config_evaluate": 1,
     "scaletrain.config_file": 1,
     "scaletrain.config_problems": 1,
+    "scaletrain.config_recomputing": 1,
     "scaletrain.config_scaling": 1,
     "scaletrain.config_section": 1,
     "scaletrain.config_serve": 1,
@@ -100,6 +101,7 @@ LAYERS = {
 }
 APART = ("scaletrain.evaluate", "scaletrain.judge", "scaletrain.serve", "scaletrain.train")
 HEAVY = (
+    "bitsandbytes",
     "boto3",
     "deepspeed",
     "google.cloud",

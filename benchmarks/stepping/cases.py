@@ -13,17 +13,22 @@ _CHECKPOINTED = 4  # times as many, where a layer keeps nothing but its input
 
 @dataclass(frozen=True)
 class Case:
-    """One part of the report; the title tells it from the others."""
+    """One part of the report; the title tells it from the others.
+
+    `gradient_checkpointing` is of all arms, `recomputing` what `model.gradient_checkpointing` is in ours alone.
+    """
 
     size: str
     lengths: str = "chitchat"
     lora: bool = False
     gradient_checkpointing: bool = False
+    recomputing: str = ""
 
     @property
     def title(self) -> str:
         said = [self.size, *(["LoRA"] if self.lora else [])]
         said += ["gradient checkpointing"] if self.gradient_checkpointing else []
+        said += [f"ours recomputing {self.recomputing}"] if self.recomputing else []
         return ", ".join([*said, *(["long chats"] if self.lengths == "long" else [])])
 
     @property

@@ -130,7 +130,7 @@ def _row(name: str, arm: Arm, part: Part) -> list[str]:
         return [name, arm.why_not, "", "", "", "", "", ""]
     against = ""
     if name != OURS and part.arms.get(OURS) is not None and part.arms[OURS].ran:
-        against = format(measure.ratio(part.arms[OURS].tokens_per_s, arm.tokens_per_s), ".2f")
+        against = format(_faster(part.arms[OURS], arm), ".2f")
     mfu = f"{measure.interval(arm.flops_per_s).median / part.peak_flops:.3f}" if part.peak_flops else ""
     return [
         name,
@@ -142,6 +142,12 @@ def _row(name: str, arm: Arm, part: Part) -> list[str]:
         f"{arm.last_loss:.4f}",
         str(arm.micro_rows),
     ]
+
+
+def _faster(ours: Arm, arm: Arm) -> measure.Interval:
+    """How many times another arm's tokens ours makes, over the rounds that both have run."""
+    rounds = min(len(ours.tokens_per_s), len(arm.tokens_per_s))
+    return measure.ratio(ours.tokens_per_s[:rounds], arm.tokens_per_s[:rounds])
 
 
 def _targets(parts: Sequence[Part]) -> str:
@@ -167,7 +173,7 @@ def _verdicts(part: Part) -> Mapping[str, str]:
         return {}
     found = {}
     peers = {name: arm for name, arm in part.arms.items() if name != OURS and arm.ran}
-    faster = {name: measure.ratio(ours.tokens_per_s, arm.tokens_per_s).median for name, arm in peers.items()}
+    faster = {name: _faster(ours, arm).median for name, arm in peers.items()}
     if PADDED in faster:
         found[_TARGETS[0]] = _verdict(faster[PADDED], 3.5)
     others = {name: value for name, value in faster.items() if name != BARE}

@@ -69,9 +69,9 @@ def result(
 def export(
     file: ItemsFile,
     dest: Annotated[str, typer.Argument(metavar="DEST", help="the file to write; any URL")],
-    what: Annotated[
-        str, typer.Option("--as", help="preferences (to train on) or votes (all that is known)")
-    ] = ("preferences"),
+    what: Annotated[str, typer.Option("--as", help="preferences (to train on) or votes (all that is known)")] = (
+        "preferences"
+    ),
     votes: Database = None,
     leave_out: LeaveOut = None,
 ) -> None:

@@ -15,6 +15,7 @@ from scaletrain.config_budget import BudgetSection
 from scaletrain.config_cleaning import CleaningStep, uncounted
 from scaletrain.config_dpo import DpoSection, format_problems
 from scaletrain.config_evaluate import EvaluateSection
+from scaletrain.config_recomputing import RecomputingField, selective_problems
 from scaletrain.config_section import (
     Count,
     Float,
@@ -105,7 +106,11 @@ class ModelSection(Section):
     kernels: Literal["auto", "liger", "compile", "plain"] = Field(
         "auto", description="of layers; auto: compiled on CUDA, Liger's with ZeRO-3 where installed"
     )
-    gradient_checkpointing: bool = Field(False, description="less memory, for about a third more computing")
+    gradient_checkpointing: RecomputingField = Field(
+        False,
+        description="less memory for more computing; selective: all but matrix products and attention is computed "
+        "again; true: every layer; a number: that share of them; auto: the least that fits",
+    )
 
     def rules(self) -> Iterator[tuple[str, str]]:
         if self.init == "pretrained":
@@ -216,6 +221,9 @@ class TrainSection(Section):
     ] = Field(
         default_factory=lambda section: max(n for n in (1, 2, 3, 4) if section.get("global_batch_size", 4) % n == 0),
         description="packed rows a worker holds at once; must divide global_batch_size; auto: as many as fit",
+    )
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw", description="adamw_8bit: moments of one byte instead of four (bitsandbytes); zero.stage 0 to 2"
     )
     learning_rate: Positive = Field(2e-5, description="at its peak, after the warm-up")
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how it falls after the warm-up")
@@ -350,12 +358,24 @@ class Config(Section):
         if self.evaluate.stride is not None and self.evaluate.stride >= self.data.seq_len:
             yield "evaluate.stride", f"got {self.evaluate.stride}; use less than data.seq_len={self.data.seq_len}"
         yield from self._sharing_problems(self.scaling.sequence_parallel)
+        if self.train.optimizer == "adamw_8bit":
+            if self.zero.stage == 3:
+                yield (
+                    "train.optimizer",
+                    "got adamw_8bit, which goes with zero.stage 0 to 2; use adamw, or lower the stage",
+                )
+            if self.zero.offload_optimizer != "none":
+                yield "train.optimizer", "got adamw_8bit with zero.offload_optimizer; remove one of the two"
         if self.train.device == "cpu" and self.scaling.gpus_per_worker:
             yield "scaling.gpus_per_worker", "got 1 with train.device: cpu; remove one of the two"
         if self.train.device == "cuda" and self.scaling.gpus_per_worker == 0:
             yield "scaling.gpus_per_worker", "got 0 with train.device: cuda; remove one of the two"
         if self.zero.communication == "bf16" and self.train.precision != "bf16":
             yield "zero.communication", "got bf16, which goes with train.precision: bf16; set that, or remove this"
+        for problem in selective_problems(
+            self.model.gradient_checkpointing, kernels=self.model.kernels, zero_stage=self.zero.stage
+        ):
+            yield "model.gradient_checkpointing", problem
         yield from format_problems([corpus.format for corpus in self.data.corpora], objective=self.train.objective)
 
     def _sharing_problems(self, share: int) -> Iterator[tuple[str, str]]:

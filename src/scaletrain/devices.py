@@ -1,9 +1,10 @@
 """What there is to compute on: which device, precision and kind of attention a run uses, and how fast it could be."""
 
 import resource
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
-from scaletrain.config import Config
+from scaletrain.config import Config, TrainSection
 from scaletrain.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -46,6 +47,14 @@ def check_gpus(config: Config, device: Literal["cuda", "cpu"]) -> None:
         raise DeviceError(
             f"scaling.gpus_per_worker={config.scaling.gpus_per_worker}, but training would run on the CPU: "
             "remove it, or use a machine with a GPU (see `scaletrain doctor`)"
+        )
+
+
+def check_optimizer(train: TrainSection) -> None:
+    """Raise DeviceError where moments of 8 bits are wanted and the package that has them is missing."""
+    if train.optimizer == "adamw_8bit" and not find_spec("bitsandbytes"):
+        raise DeviceError(
+            "train.optimizer=adamw_8bit, and bitsandbytes is not installed; `pip install bitsandbytes`, or use adamw"
         )
 
 

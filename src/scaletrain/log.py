@@ -26,6 +26,8 @@ def setup_logging(*, verbose: bool = False) -> None:
     """Send scaletrain's log lines to stderr; called once per process, by the command line and by each worker."""
     logger = logging.getLogger("scaletrain")
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    # Where it is installed, peft imports bitsandbytes, which on a CPU warns of a package that nothing here needs.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     if logger.handlers:
         return
     handler = logging.StreamHandler(sys.stderr)

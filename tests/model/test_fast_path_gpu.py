@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 import torch
 
+from scaletrain.config_recomputing import Recomputing
 from scaletrain.model.attention import VARLEN, register_varlen
 from scaletrain.model.kernels import use_kernels
 from scaletrain.model.loss import LossModel, linear_cross_entropy
+from scaletrain.model.recomputing import recompute
 from tiny import VOCAB_SIZE, tiny_model
 
 pytestmark = [
@@ -32,12 +34,11 @@ def loss_and_gradients(
     attention: str,
     kernels: Any = "plain",
     dtype: torch.dtype = torch.bfloat16,
-    checkpointing: bool = False,
+    recomputing: Recomputing = False,
 ) -> tuple[float, dict[str, torch.Tensor]]:
     shape = {"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
     model = tiny_model(attn_implementation=attention, **shape).to("cuda", dtype).train()
-    if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    recompute(model, recomputing)
     use_kernels(model, kernels)
     inputs = packed()
     loss = LossModel(model)(**inputs)
@@ -63,14 +64,34 @@ def test_bf16_kernels_are_as_close_to_fp32_as_plain_bf16(attention: str, kernels
         assert relative_error(found[name], gradient) < bound, name
 
 
-@pytest.mark.parametrize("kernels", ["liger", "compile"])
-def test_recomputing_layers_gives_the_same_gradients(kernels: str) -> None:
+@pytest.mark.parametrize(
+    ("kernels", "recomputing"),
+    [("liger", True), ("liger", 0.5), ("compile", True), ("compile", 0.5), ("compile", "selective")],
+)
+def test_recomputing_layers_gives_the_same_gradients(kernels: str, recomputing: Recomputing) -> None:
     """Gradient checkpointing goes with each kind of kernels."""
     register_varlen()
     _, kept = loss_and_gradients(attention=VARLEN, kernels=kernels)
-    _, recomputed = loss_and_gradients(attention=VARLEN, kernels=kernels, checkpointing=True)
+    _, recomputed = loss_and_gradients(attention=VARLEN, kernels=kernels, recomputing=recomputing)
     for name, gradient in kept.items():
         assert relative_error(recomputed[name], gradient) < 1e-2, name
+
+
+def test_compiled_selective_layers_keep_less() -> None:
+    """Bytes that are there between forward and backward: fewer than without, more than with whole layers recomputed."""
+    register_varlen()
+    kept: dict[Recomputing, int] = {}
+    for recomputing in (False, "selective", True):
+        model = tiny_model(attn_implementation=VARLEN, hidden_size=128).to("cuda", torch.bfloat16).train()
+        recompute(model, recomputing)
+        use_kernels(model, "compile")
+        for _ in range(2):  # the first pass compiles
+            before = torch.cuda.memory_allocated()
+            loss = LossModel(model)(**packed())
+            kept[recomputing] = torch.cuda.memory_allocated() - before
+            loss.backward()
+            model.zero_grad()
+    assert kept[True] < kept["selective"] < kept[False]
 
 
 def test_a_sliding_window_is_kept_by_every_attention() -> None:

@@ -63,7 +63,9 @@ def count(built: Any, settings: dict[str, Any]) -> dict[str, int]:
     stage, optimizer, torch_optimizer = settings["stage"], built.optimizer, zero._torch_optimizer(built)
     weights = list(built.module.parameters())
     masters = zero._masters(built)
-    moments = [torch_optimizer.state[each][moment] for each in masters for moment in zero.MOMENTS]
+    states = [torch_optimizer.state[each] for each in masters]
+    kept = ("exp_avg", "exp_avg_sq", "state1", "state2", "absmax1", "absmax2")
+    moments = [state[name] for state in states for name in kept if name in state]
     if stage == 3:
         parameters = [each.ds_tensor for each in weights]
         gradients = [optimizer.grad_partitions_flat_buffer]
@@ -72,8 +74,8 @@ def count(built: Any, settings: dict[str, Any]) -> dict[str, int]:
         gradients = [*optimizer.fp32_groups_gradients_flat, *(each.grad for each in weights if each.grad is not None)]
     else:
         parameters = weights
-        kept = getattr(optimizer, "averaged_gradients", {})
-        gradients = [each for group in kept.values() for each in group or ()]
+        averaged = getattr(optimizer, "averaged_gradients", {})
+        gradients = [each for group in averaged.values() for each in group or ()]
         gradients += [each.grad for each in weights if each.grad is not None]
     masters = [] if stage == 0 else masters
     return {

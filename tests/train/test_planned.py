@@ -9,7 +9,10 @@ from scaletrain.config_file import load_config
 CONFIG = """
 name: planned
 storage: {{root: {root}}}
-model: {{init: random, size: {{vocab_size: 320, hidden_size: 16, num_layers: 1, num_heads: 2}}}}
+model:
+  gradient_checkpointing: auto
+  init: random
+  size: {{vocab_size: 320, hidden_size: 16, num_layers: 1, num_heads: 2}}
 data: {{corpora: [{{format: messages, source: "{corpus}"}}], seq_len: 32, validation: 0.1}}
 train: {{steps: 4, global_batch_size: 4, micro_batch_size: auto, device: cpu}}
 checkpoint: {{every_steps: 2}}
@@ -19,7 +22,7 @@ track: {{tensorboard: false}}
 
 
 def test_a_run_keeps_its_forecast_and_its_score(tmp_path: Path) -> None:
-    """auto is a number in what is stored; the score has time, memory, hours and money."""
+    """What auto was settled as is in what is stored; the score has time, memory, hours and money."""
     corpus, root, config = tmp_path / "talk.jsonl", tmp_path / "bucket", tmp_path / "run.yaml"
     turns = [
         [{"role": "user", "content": f"What comes after {n}?"}, {"role": "assistant", "content": str(n + 1)}]
@@ -29,7 +32,8 @@ def test_a_run_keeps_its_forecast_and_its_score(tmp_path: Path) -> None:
     config.write_text(CONFIG.format(root=root, corpus=corpus))
     folder = root / "runs/planned"
     run("train", str(config), "--local")
-    assert load_config(str(folder / "config.yaml")).train.micro_batch_size == 4
+    stored = load_config(str(folder / "config.yaml"))
+    assert (stored.train.micro_batch_size, stored.model.gradient_checkpointing) == (4, False)
     plan = json.loads((folder / "plan.json").read_text())
     assert plan["work"]["steps"] == 4
     assert plan["work"]["origin"].startswith("the prepared dataset")

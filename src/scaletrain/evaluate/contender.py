@@ -43,7 +43,7 @@ class Contender:
         if self.manifest is not None:
             model: Any = load_trained(self.run, self.manifest, self.config)
         else:
-            section = self.config.model.model_copy(update={"lora": None})
+            section = self.config.model.model_copy(update={"lora": None, "gradient_checkpointing": False})
             model = load_model(self.model_url, section, dtype=dtype, attention="sdpa")
         return model.to(device, dtype).eval()
 

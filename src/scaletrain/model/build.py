@@ -19,6 +19,7 @@ from scaletrain.errors import ConfigError, ModelError
 from scaletrain.log import get_logger
 from scaletrain.model import sources, store, tokenizer
 from scaletrain.model.kernels import Kernels, use_kernels
+from scaletrain.model.recomputing import recompute
 from scaletrain.model.store import fetch, load_index
 
 if TYPE_CHECKING:
@@ -109,8 +110,8 @@ def load_model(
         )
         model.config.use_cache = False
         use_kernels(model, kernels)
-        if section.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        assert section.gradient_checkpointing != "auto", "gradient checkpointing has not been settled yet"
+        recompute(model, section.gradient_checkpointing)
         if section.lora is not None:
             model = add_adapters(model, section.lora, seed=seed)
     del partitioning

@@ -4,30 +4,36 @@ The mathematics of a run stays what it is in all of them. LoRA, which trains som
 nothing fits, and is called by its name.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from scaletrain.config import LoraSection
-from scaletrain.plan.forecast import Forecast
+from scaletrain.config import Config, LoraSection
+from scaletrain.model.recomputing import ladder
+from scaletrain.plan.forecast import Forecast, Verdict
 from scaletrain.plan.memory import Way
 
 _MOST_ROWS = 64  # more rows at once make no step faster
+_VERDICTS: tuple[Verdict, ...] = ("fits", "may fit", "does not fit")
 
 Look = Callable[[Way], Forecast]
 
 
-def alternatives(way: Way, look: Look, *, global_batch_size: int) -> list[Forecast]:
-    """Every combination of ZeRO stage, offload and gradient checkpointing, each with the most rows that fit."""
-    found = [largest_micro_batch(each, look, global_batch_size=global_batch_size) for each in _combinations(way)]
+def alternatives(way: Way, look: Look, *, global_batch_size: int, kernels: str = "auto") -> list[Forecast]:
+    """Every combination of ZeRO stage, offload and gradient checkpointing, each with the most rows that fit.
+
+    What recomputes only a part is left out where that allows no more rows than recomputing less.
+    """
+    found = [
+        forecast
+        for each in _combinations(way)
+        for forecast in _climb(each, look, global_batch_size=global_batch_size, kernels=kernels)
+    ]
     if way.lora is None and all(each.verdict == "does not fit" for each in found):
-        lora = LoraSection()  # type: ignore[call-arg]
-        for checkpointing in (False, True):
-            adapted = replace(way, lora=lora, stage=2, gradient_checkpointing=checkpointing)
-            adapted = replace(adapted, offload_optimizer=False, offload_parameters=False)
-            found.append(largest_micro_batch(adapted, look, global_batch_size=global_batch_size))
-            partitioned = replace(adapted, stage=3)
-            if way.num_workers > 1:
-                found.append(largest_micro_batch(partitioned, look, global_batch_size=global_batch_size))
+        adapted = replace(way, lora=LoraSection(), stage=2)  # type: ignore[call-arg]
+        adapted = replace(adapted, offload_optimizer=False, offload_parameters=False)
+        found += _climb(adapted, look, global_batch_size=global_batch_size, kernels=kernels)
+        if way.num_workers > 1 and way.optimizer == "adamw":
+            found += _climb(replace(adapted, stage=3), look, global_batch_size=global_batch_size, kernels=kernels)
     return found
 
 
@@ -40,18 +46,33 @@ def best(forecasts: list[Forecast]) -> Forecast | None:
     return None
 
 
+def automatic_ways(config: Config, way: Way, *, rows: Sequence[int]) -> list[Way]:
+    """What "auto" chooses from, the first that fits: the least recomputing, and with it the most of `rows` at once.
+
+    What the configuration gives for the micro batch or gradient checkpointing stays as it is.
+    """
+    recomputing, micro_batch_size = config.model.gradient_checkpointing, config.train.micro_batch_size
+    steps = ladder(kernels=config.model.kernels, zero_stage=way.stage) if recomputing == "auto" else (recomputing,)
+    sizes = rows if micro_batch_size == "auto" else (micro_batch_size,)
+    return [replace(way, gradient_checkpointing=step, micro_batch_size=size) for step in steps for size in sizes]
+
+
+def first_that_fits(ways: Sequence[Way], look: Look) -> Forecast:
+    """The forecast of the first way that fits; of the last one, where none does."""
+    for way in ways[:-1]:
+        found = look(way)
+        if found.verdict == "fits":
+            return found
+    return look(ways[-1])
+
+
 def largest_micro_batch(way: Way, look: Look, *, global_batch_size: int) -> Forecast:
     """The forecast of a way with the most rows at once that fit; with the fewest, where none do.
 
     Rows divide the global batch, and leave a micro batch for every worker.
     """
-    last = None
-    for rows in micro_batches(global_batch_size, num_workers=way.readers):
-        last = look(replace(way, micro_batch_size=rows))
-        if last.verdict == "fits":
-            return last
-    assert last is not None
-    return last
+    rows = micro_batches(global_batch_size, num_workers=way.readers)
+    return first_that_fits([replace(way, micro_batch_size=each) for each in rows], look)
 
 
 def micro_batches(global_batch_size: int, *, num_workers: int, most: int = _MOST_ROWS) -> list[int]:
@@ -62,26 +83,30 @@ def micro_batches(global_batch_size: int, *, num_workers: int, most: int = _MOST
 
 def _combinations(way: Way) -> Iterator[Way]:
     """From the fastest on; on a CPU there is nowhere to offload to, and with one worker nothing to partition."""
-    for checkpointing in (False, True):
-        for stage in (0, 1, 2, 3):
-            if way.num_workers == 1 and stage in (1, 3) and way.stage != stage:
-                continue  # the same as ZeRO 2, but dearer
-            if stage == 0 and way.precision == "bf16" and way.stage != 0:
-                continue  # autocast rounds elsewhere than bf16 weights do
-            plain = replace(
-                way,
-                stage=stage,
-                gradient_checkpointing=checkpointing,
-                offload_optimizer=False,
-                offload_parameters=False,
-            )
-            yield plain
-            if way.device == "cuda" and stage >= 2:
-                yield replace(plain, offload_optimizer=True)
-        if way.device == "cuda":
-            yield replace(
-                way, stage=3, gradient_checkpointing=checkpointing, offload_optimizer=True, offload_parameters=True
-            )
+    for stage in (0, 1, 2, 3) if way.optimizer == "adamw" else (0, 1, 2):  # moments of 8 bits go with these alone
+        if way.num_workers == 1 and stage in (1, 3) and way.stage != stage:
+            continue  # the same as ZeRO 2, but dearer
+        if stage == 0 and way.precision == "bf16" and way.stage != 0:
+            continue  # autocast rounds elsewhere than bf16 weights do
+        plain = replace(way, stage=stage, offload_optimizer=False, offload_parameters=False)
+        yield plain
+        if way.device == "cuda" and stage >= 2 and way.optimizer == "adamw":
+            yield replace(plain, offload_optimizer=True)
+    if way.device == "cuda" and way.optimizer == "adamw":
+        yield replace(way, stage=3, offload_optimizer=True, offload_parameters=True)
+
+
+def _climb(way: Way, look: Look, *, global_batch_size: int, kernels: str) -> Iterator[Forecast]:
+    """A way with nothing recomputed, with everything, and with what lies between where that brings something."""
+    so_far: tuple[int, int] | None = None
+    for recomputing in ladder(kernels=kernels, zero_stage=way.stage):
+        found = largest_micro_batch(
+            replace(way, gradient_checkpointing=recomputing), look, global_batch_size=global_batch_size
+        )
+        brings = (-_VERDICTS.index(found.verdict), found.way.micro_batch_size)
+        if so_far is None or brings > so_far or recomputing is True:
+            yield found
+        so_far = max(so_far or brings, brings)
 
 
 def _rank(forecast: Forecast) -> tuple[float, float, float]:

@@ -9,6 +9,7 @@ overlap_comm.
 from dataclasses import dataclass
 
 from scaletrain.devices import peak_flops_of
+from scaletrain.model.recomputing import layers_recomputed
 from scaletrain.model.shape import ModelShape, count
 from scaletrain.plan.machines import Machines
 from scaletrain.plan.memory import Way
@@ -30,6 +31,7 @@ _INSIDE_BYTES_PER_S = {  # between the GPUs of one machine, for a collective: NV
 }
 _PCIE_BYTES_PER_S = (5e9, 20e9)
 _MEMORY_BYTES_PER_S = (5e9, 40e9)  # of a host whose cores run AdamW on offloaded states
+_SELECTIVE_SHARE = 0.05  # of a step: norms and activations, 11% of it in both directions (docs/performance.md)
 _ADAMW_TRAFFIC_BYTES = 28  # read and written by an update, for a parameter: master, moments, gradient
 _UNKNOWN_NETWORK_BYTES_PER_S = (1e9 / 8, 10e9 / 8)
 
@@ -92,7 +94,6 @@ def forecast_step(
     """Seconds of one step of `flops`; None where nothing is known of the device's speed."""
     rounds = -(-global_batch_size // (way.micro_batch_size * way.readers))
     dealt = rounds * way.micro_batch_size * way.readers / global_batch_size  # an uneven deal waits for the longest
-    again = 4 / 3 if way.gradient_checkpointing else 1.0
     mfu = None
     if way.device == "cpu":
         cores = max(1.0, machines.vcpus / machines.workers_here(way.num_workers))
@@ -103,8 +104,17 @@ def forecast_step(
             return None
         mfu = mfu_band(shape, machines.gpu)
         speed = mfu.times(peak * way.num_workers)
-    computing = Band(flops * dealt * again / speed.high, flops * dealt * again / speed.low)
+    computing = Band(flops, flops).times(dealt * recomputing_factor(shape, way))
+    computing = Band(computing.low / speed.high, computing.high / speed.low)
     return StepTime(computing, _sending(shape, way, machines, rounds), _offload(shape, way, rounds), mfu)
+
+
+def recomputing_factor(shape: ModelShape, way: Way) -> float:
+    """How many times the computing of a step that recomputes nothing a step takes: twice the forward pass at most."""
+    if way.gradient_checkpointing == "selective":
+        return 1 + _SELECTIVE_SHARE
+    forward = 1 / 2 if count(shape, way.lora).frozen else 1 / 3  # nothing is computed for a frozen weight's gradient
+    return 1 + forward * layers_recomputed(way.gradient_checkpointing, shape.num_layers) / shape.num_layers
 
 
 def mfu_band(shape: ModelShape, gpu: str | None) -> Band:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
+from scaletrain.config_recomputing import as_written
 from scaletrain.goodput import readable
 from scaletrain.plan.compute import Band
 from scaletrain.plan.forecast import Forecast, shown
@@ -38,7 +39,7 @@ def settings_of(way: Way) -> str:
         f"zero.stage={way.stage}",
         f"zero.offload_optimizer={offload[way.offload_optimizer]}",
         f"zero.offload_parameters={offload[way.offload_parameters]}",
-        f"model.gradient_checkpointing={str(way.gradient_checkpointing).lower()}",
+        f"model.gradient_checkpointing={as_written(way.gradient_checkpointing)}",
         f"train.micro_batch_size={way.micro_batch_size}",
     ]
     if way.lora is not None:
@@ -175,7 +176,12 @@ def _named(way: Way) -> str:
         words.append("all offloaded")
     elif way.offload_optimizer:
         words.append("optimizer offloaded")
-    words += ["checkpointing"] if way.gradient_checkpointing else []
+    if way.gradient_checkpointing == "selective":
+        words.append("selective checkpointing")
+    elif way.gradient_checkpointing:
+        whole = way.gradient_checkpointing >= 1
+        words.append("checkpointing" if whole else f"checkpointing of {way.gradient_checkpointing:.0%} of layers")
+    words += ["8-bit AdamW"] if way.optimizer == "adamw_8bit" else []
     words += [f"LoRA {way.lora.rank}"] if way.lora else []
     return ", ".join(words)
 

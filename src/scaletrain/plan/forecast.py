@@ -41,11 +41,12 @@ class Forecast:
 def way_of(config: Config, machines: Machines, *, num_workers: int | None = None) -> Way:
     """The way that a configuration describes, on these machines; the most workers, where it has a range.
 
-    A micro batch of "auto" counts as one row: `choices.largest_micro_batch` finds the number.
+    A micro batch of "auto" counts as one row, and gradient checkpointing of "auto" as none: `choices.automatic_ways`
+    has what may take their place.
     """
     workers = config.scaling.workers
     device = machines.device if config.train.device == "auto" else config.train.device
-    rows = config.train.micro_batch_size
+    rows, recomputing = config.train.micro_batch_size, config.model.gradient_checkpointing
     num_workers = num_workers or (workers.max if isinstance(workers, WorkerRange) else workers)
     return Way(
         stage=config.zero.stage,
@@ -56,9 +57,10 @@ def way_of(config: Config, machines: Machines, *, num_workers: int | None = None
         precision=resolve_precision(config.train.precision, device),
         offload_optimizer=config.zero.offload_optimizer == "cpu",
         offload_parameters=config.zero.offload_parameters == "cpu",
-        gradient_checkpointing=config.model.gradient_checkpointing,
+        gradient_checkpointing=False if recomputing == "auto" else recomputing,
         lora=config.model.lora,
         sequence_parallel=config.scaling.sequence_parallel if num_workers > 1 else 1,
+        optimizer=config.train.optimizer,
     )
 
 

@@ -11,9 +11,12 @@ from functools import lru_cache
 from typing import Literal
 
 from scaletrain.config import LoraSection
+from scaletrain.config_recomputing import Recomputing
+from scaletrain.model.recomputing import layers_recomputed
 from scaletrain.model.shape import ModelShape, count, split_trained
 from scaletrain.plan.states import (
     MASTER_AND_MOMENTS_BYTES,
+    Optimizer,
     States,
     persistent_elements,
     states_of,
@@ -61,9 +64,10 @@ class Way:
     precision: Literal["fp32", "bf16"] = "bf16"
     offload_optimizer: bool = False
     offload_parameters: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Recomputing = False
     lora: LoraSection | None = None
     sequence_parallel: int = 1
+    optimizer: Optimizer = "adamw"
 
     @property
     def tokens(self) -> int:
@@ -103,7 +107,7 @@ class Memory:
 
 def forecast_memory(shape: ModelShape, way: Way, *, supervised_share: float | None = None) -> Memory:
     """Forecast one worker's peak; `supervised_share` of the tokens, where it is known, bounds the loss."""
-    states = _states(shape, replace(way, micro_batch_size=1, seq_len=1))
+    states = _states(shape, replace(way, micro_batch_size=1, seq_len=1, gradient_checkpointing=False))
     activations = _activations(shape, way)
     loss = _loss(shape, way, supervised_share)
     buffers = _buffers(shape, way)
@@ -120,6 +124,8 @@ def forecast_memory(shape: ModelShape, way: Way, *, supervised_share: float | No
         "worker process": Amount(*_PROCESS_BYTES[way.device]),
         "checkpoint image": _exactly(checkpoint // way.num_workers),
     }
+    if way.optimizer == "adamw_8bit":  # moments are fp32 while they are loaded
+        host["loading a checkpoint"] = Amount(0, checkpoint * 8 // MASTER_AND_MOMENTS_BYTES // way.num_workers)
     if states.on_host:
         # Pinned memory is given out in powers of two (torch's CachingHostAllocator).
         host["offloaded states"] = Amount(states.on_host, (2 if way.device == "cuda" else 1) * states.on_host)
@@ -142,6 +148,7 @@ def _states(shape: ModelShape, way: Way) -> States:
         precision=way.precision,
         offload_optimizer=way.offload_optimizer,
         offload_parameters=way.offload_parameters,
+        optimizer=way.optimizer,
     )
 
 
@@ -156,20 +163,38 @@ def _activations(shape: ModelShape, way: Way) -> Amount:
     compiled = way.device == "cuda" and way.stage < 3
     low, high = (0.93 * fused, 1.05 * fused) if compiled else (0.9 * fused, 1.15 * separate)
     ends = 4 * shape.hidden_size
-    if way.gradient_checkpointing:
-        low, high = (shape.num_layers * shape.hidden_size + one for one in (low, high))
-    else:
-        low, high = shape.num_layers * low, shape.num_layers * high
+    low, high = _of_all_layers(shape, way, low, high)
     if way.lora is not None:  # each adapted matrix keeps its narrow product; a frozen one need not keep its input
         low, high = 0.6 * low, 1.1 * high
     scores = 0.0
     if way.device == "cpu":  # torch's attention with a mask may keep the scores and the weights
         heads_share = way.tokens * way.seq_len * element * 2 * (shape.attention_size // 64)
-        scores = heads_share * (1 if way.gradient_checkpointing else shape.num_layers)
+        scores = heads_share * _layers_at_once(shape, way)
     return Amount(
         int(element * way.tokens * (low + ends)),
         int(element * way.tokens * (high + ends) + scores),
     )
+
+
+def _of_all_layers(shape: ModelShape, way: Way, low: float, high: float) -> tuple[float, float]:
+    """Elements of a token that all layers keep, where one that recomputes nothing keeps between `low` and `high`."""
+    if way.gradient_checkpointing == "selective":
+        # A layer's input, and what its products and attention give; a product of the way out need not be kept.
+        products = 2 * shape.attention_size + 2 * shape.kv_size + (2 if shape.gated else 1) * shape.mlp_size
+        least, most = products + 2 * shape.hidden_size, products + 3 * shape.hidden_size
+        if way.lora is not None:
+            most += products + 2 * shape.hidden_size  # the adapters' products are kept beside the layer's
+        return 0.93 * shape.num_layers * least + low, 1.05 * shape.num_layers * most + high
+    inputs = layers_recomputed(way.gradient_checkpointing, shape.num_layers) * shape.hidden_size
+    whole = _layers_at_once(shape, way)
+    return inputs + whole * low, inputs + whole * high
+
+
+def _layers_at_once(shape: ModelShape, way: Way) -> int:
+    """The layers whose activations are all there when memory is fullest: those that are kept, or one recomputed."""
+    if way.gradient_checkpointing == "selective":
+        return 1
+    return max(1, shape.num_layers - layers_recomputed(way.gradient_checkpointing, shape.num_layers))
 
 
 def _loss(shape: ModelShape, way: Way, supervised_share: float | None) -> Amount:

@@ -111,17 +111,15 @@ def plan_for(
 ) -> Plan:
     """The plan of a model whose shape is known."""
     look = _looking(config, shape, machines, work, prices)
-    if config.train.micro_batch_size == "auto":
-        configured = choices.largest_micro_batch(way, look, global_batch_size=work.rows)
-    else:
-        configured = look(way)
-    others = choices.alternatives(way, look, global_batch_size=work.rows)
+    rows = choices.micro_batches(work.rows, num_workers=way.num_workers)
+    configured = choices.first_that_fits(choices.automatic_ways(config, way, rows=rows), look)
+    others = choices.alternatives(way, look, global_batch_size=work.rows, kernels=config.model.kernels)
     ways = (configured, *(each for each in others if each.way != configured.way))
     compared = []
     for other in beside:
         if other.name != machines.name:
             on_other = _looking(config, shape, other, work, prices)
-            compared.append(_best_on(way, on_other, work.rows))
+            compared.append(_best_on(way, on_other, work.rows, kernels=config.model.kernels))
     return Plan(
         name=config.name,
         model=config.model.source or "init: random",
@@ -148,13 +146,13 @@ def _look(
     return forecast(shape, way, machines, work=work, section=config.checkpoint, prices=prices)
 
 
-def _best_on(way: Way, look: Callable[[Way], Forecast], rows: int) -> Forecast:
+def _best_on(way: Way, look: Callable[[Way], Forecast], rows: int, *, kernels: str) -> Forecast:
     """The best way on other machines: with as many workers, or on smaller GPUs with more, until it fits."""
     times, found = 1, None
     most = max(rows * way.sequence_parallel, way.num_workers)
     while times <= _MOST_TIMES_THE_WORKERS and way.num_workers * times <= most:
         more = replace(way, num_workers=way.num_workers * times, device="cuda")
-        ways = choices.alternatives(more, look, global_batch_size=rows)
+        ways = choices.alternatives(more, look, global_batch_size=rows, kernels=kernels)
         best = choices.best(ways)
         if best is not None and best.way.lora == way.lora:
             return best
@@ -217,6 +215,7 @@ def forecast_record(each: Forecast) -> dict[str, Any]:
         "offload_optimizer": way.offload_optimizer,
         "offload_parameters": way.offload_parameters,
         "gradient_checkpointing": way.gradient_checkpointing,
+        "optimizer": way.optimizer,
         "lora_rank": way.lora.rank if way.lora else None,
         "micro_batch_size": way.micro_batch_size,
         "seq_len": way.seq_len,

@@ -13,6 +13,8 @@ from scaletrain.model.shape import Parameter
 
 MASTER_AND_MOMENTS_BYTES = 12  # an fp32 master weight and AdamW's two fp32 moments
 GRADIENT_BYTES = 4  # gradients are added up in fp32
+Optimizer = Literal["adamw", "adamw_8bit"]
+_BLOCK_ELEMENTS = 256  # of a moment of 8 bits, that share an fp32 scale (train/eight_bit.py)
 _ALIGNMENT = 2
 _PERSISTENT_ELEMENTS = 100_000  # what ZeRO 3 does not partition: stage3_param_persistence_threshold
 
@@ -53,6 +55,7 @@ def states_of(
     precision: Literal["fp32", "bf16"],
     offload_optimizer: bool = False,
     offload_parameters: bool = False,
+    optimizer: Optimizer = "adamw",
 ) -> States:
     """The states of the worker that holds most, in bytes, after the backward pass of a step."""
     weight = weight_bytes(precision=precision, stage=stage)
@@ -61,15 +64,18 @@ def states_of(
     frozen_bytes = weight * sum(each.numel for each in frozen)
     own = sum(each.numel for each in trained)
     if stage == 0:  # the weights are the masters
-        return States(weight * own + frozen_bytes, GRADIENT_BYTES * own, (MASTER_AND_MOMENTS_BYTES - 4) * own)
+        moments = sum(_moments_bytes(each.numel, len(each.shape) >= 2, optimizer) for each in trained)
+        return States(weight * own + frozen_bytes, GRADIENT_BYTES * own, moments)
     groups = [list(group) for group in _groups(trained)]
     padded = [_padded(sum(each.numel for each in group), num_workers) for group in groups]
     whole, share = sum(padded), sum(padded) // num_workers
-    parameters, optimizer = weight * whole + frozen_bytes, MASTER_AND_MOMENTS_BYTES * share
+    parameters, masters_and_moments = weight * whole + frozen_bytes, 4 * share
+    for group, numel in zip(groups, padded, strict=True):
+        masters_and_moments += _moments_bytes(numel // num_workers, len(group[0].shape) >= 2, optimizer)
     if offload_optimizer:
         # In host memory: gradients in fp32, and the new weights on their way back to the device.
         kept = weight * whole if stage == 1 else 0
-        return States(parameters, kept, 0, weight * share, GRADIENT_BYTES * share, optimizer)
+        return States(parameters, kept, 0, weight * share, GRADIENT_BYTES * share, masters_and_moments)
     if stage == 1:
         # The whole gradients, in the weights' type too where that is another one.
         gradients = GRADIENT_BYTES * whole + weight * own if weight != GRADIENT_BYTES else GRADIENT_BYTES * own
@@ -78,7 +84,14 @@ def states_of(
     else:
         # In one type throughout, DeepSpeed keeps each parameter's gradient whole, also where a partition ends in it.
         gradients = GRADIENT_BYTES * max(_touched(groups, padded, rank, num_workers) for rank in range(num_workers))
-    return States(parameters, gradients, optimizer)
+    return States(parameters, gradients, masters_and_moments)
+
+
+def _moments_bytes(numel: int, is_matrix: bool, optimizer: Optimizer) -> int:
+    """AdamW's two moments of so many elements; vectors keep moments of fp32 whatever the optimizer."""
+    if optimizer == "adamw_8bit" and is_matrix:
+        return 2 * (numel + 4 * -(-numel // _BLOCK_ELEMENTS))
+    return (MASTER_AND_MOMENTS_BYTES - 4) * numel
 
 
 def _partitioned(

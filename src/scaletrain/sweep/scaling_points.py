@@ -197,6 +197,8 @@ def _point_problems(config: Config, section: ScalingStudySection, point: Point) 
     if config.train.micro_batch_size == "auto":
         yield "train.micro_batch_size: got auto; give a number, which all points then share"
         return
+    if config.model.gradient_checkpointing == "auto":
+        yield "model.gradient_checkpointing: got auto; give a value, which all points then share"
     micro_batches = point.global_batch_size // config.train.micro_batch_size
     if point.workers > micro_batches:
         yield (

@@ -122,7 +122,7 @@ def _train(config: Config, worker: Any) -> tuple[list[float], float]:
     from scaletrain.train import zero
 
     rows = 1 if config.train.micro_batch_size == "auto" else config.train.micro_batch_size
-    section = config.train.model_copy(update={"micro_batch_size": rows})
+    section = config.train.model_copy(update={"micro_batch_size": rows, "optimizer": "adamw"})
     wanted = config.model_copy(update={"train": section, "zero": ZeroSection(stage=3)})  # type: ignore[call-arg]
     engine = zero.build_engine(_random_model(worker), wanted, rounds=1, precision="fp32")
     inputs = _random_rows(worker, rows=rows)

@@ -1,8 +1,10 @@
-"""`train.micro_batch_size: auto`: as many rows at once as fit, settled before the run begins and stored with it.
+"""What "auto" stands for: how many rows at once, and how much gradient checkpointing, settled before the run begins.
 
-The forecast (plan/memory.py) says what may fit; on a GPU a probe then makes the forward and backward pass of one full
-micro batch, and where that runs out of memory, or would with the states of the whole run beside it, fewer rows are
-tried. It is no part of the mathematics: any number gives the same updates.
+`train.micro_batch_size: auto` is as many rows as fit, `model.gradient_checkpointing: auto` the least recomputing with
+which the micro batch fits (of both: with which one row does, then as many as fit with it). The forecast
+(plan/memory.py) says what may fit; on a GPU a probe then makes the forward and backward pass of one full micro batch,
+and where that runs out of memory, or would with the states of the whole run beside it, the next way is tried. A run
+keeps its rows for life. It is all no part of the mathematics: any choice gives the same updates.
 """
 
 import gc
@@ -14,13 +16,13 @@ from typing import Any
 from scaletrain import storage
 from scaletrain.config import Config, WorkerRange
 from scaletrain.config_file import load_config
+from scaletrain.config_recomputing import Recomputing, as_written
 from scaletrain.container_limits import memory_limit_bytes
 from scaletrain.errors import ConfigError
-from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger, setup_logging
 from scaletrain.model.settings import read_settings
 from scaletrain.model.shape import ModelShape, shape_of
-from scaletrain.plan.choices import micro_batches
+from scaletrain.plan.choices import automatic_ways, micro_batches
 from scaletrain.plan.forecast import shown, way_of
 from scaletrain.plan.machines import Machines, this_machine
 from scaletrain.plan.memory import GB, Amount, Way, forecast_memory
@@ -33,82 +35,109 @@ _PROBED_SHARE = 0.4  # of the GPU's memory, for the weights of the probe: fewer 
 log = get_logger(__name__)
 
 
-def settle(job: Job, *, on_a_worker: Callable[[Callable[[], int]], int]) -> Config:
-    """The job's configuration with a number for the micro batch: the stored one of a run that has begun, else the most.
+def settle(job: Job, *, on_a_worker: Callable[[Callable[[], Way]], Way]) -> Config:
+    """The job's configuration without "auto": the rows that a run was begun with, and for the rest what fits first.
 
-    `on_a_worker` runs a function where a worker would run, and gives back what it returns. Raises ConfigError where not
-    even one row fits.
+    How much is recomputed may be another at each start, as the machine may. `on_a_worker` runs a function where a
+    worker would run, and gives back what it returns. Raises ConfigError where nothing fits.
     """
-    if job.config.train.micro_batch_size != "auto":
-        return job.config
-    rows = _stored(job.run)
-    if rows is None:
-        workers = job.config.scaling.workers
-        fewest, most = (workers.min, workers.max) if isinstance(workers, WorkerRange) else (workers, workers)
-        if job.reader == "local":
-            fewest = most = 1
-        # With the fewest workers each holds most; with the most, each has to have a micro batch.
-        way = way_of(job.config, this_machine(), num_workers=fewest)
-        way = replace(way, device=job.device, precision=job.precision)
-        choose = _on_gpu if job.device == "cuda" else _on_cpu
-        rows = on_a_worker(partial(choose, job, way, most))
-        log.info("train.micro_batch_size: %d rows at once", rows)
-    section = job.config.train.model_copy(update={"micro_batch_size": rows})
-    return job.config.model_copy(update={"train": section})
+    begun = _with(job.config, rows=_stored_rows(job))
+    if not _automatic(begun):
+        return begun
+    workers = begun.scaling.workers
+    fewest, most = (workers.min, workers.max) if isinstance(workers, WorkerRange) else (workers, workers)
+    if job.reader == "local":
+        fewest = most = 1
+    # With the fewest workers each holds most; with the most, each has to have a micro batch.
+    way = way_of(begun, this_machine(), num_workers=fewest)
+    way = replace(way, device=job.device, precision=job.precision)
+    choose = _on_gpu if job.device == "cuda" else _on_cpu
+    found = on_a_worker(partial(choose, replace(job, config=begun), way, most))
+    for field in _automatic(begun):
+        log.info("%s: %s", field, _value_of(found, field))
+    return _with(begun, rows=found.micro_batch_size, recomputing=found.gradient_checkpointing)
 
 
-def largest(
-    candidates: Sequence[int],
+def first_that_fits(
+    candidates: Sequence[Way],
     *,
-    forecast: Callable[[int], Amount],
+    settling: Sequence[str],
+    forecast: Callable[[Way], Amount],
     there_bytes: int,
-    measure: Callable[[int], int | None] | None = None,
-) -> int:
-    """The most rows that fit into `there_bytes`; `candidates` are given with the most first.
+    measure: Callable[[Way], int | None] | None = None,
+) -> Way:
+    """The first way that fits into `there_bytes`; of `settling`, the fields that are "auto", messages speak.
 
     Without `measure` the upper bound of the forecast has to fit. With it, whatever may fit by the lower bound is
     measured: the bytes it takes, or None where it ran out of memory. Raises ConfigError where nothing fits.
     """
-    for rows in candidates:
-        expected = forecast(rows)
+    for way in candidates:
+        expected = forecast(way)
         if measure is None:
             if expected.high <= there_bytes:
-                return rows
+                return way
             continue
         if expected.low > there_bytes:
             continue
-        taken = measure(rows)
+        taken = measure(way)
         if taken is not None and taken <= there_bytes:
-            return rows
-        log.info("a micro batch of %d rows does not fit: %s", rows, _taken(taken, there_bytes))
-    fewest = candidates[-1]
+            return way
+        tried = ", ".join(f"{field}={_value_of(way, field)}" for field in settling)
+        log.info("%s does not fit: %s", tried, _taken(taken, there_bytes))
+    last = candidates[-1]
+    rows = "1 row fits" if last.micro_batch_size == 1 else f"{last.micro_batch_size} rows fit"
     raise ConfigError(
-        f"train.micro_batch_size=auto: not even {fewest} row fits: a worker needs {shown(forecast(fewest))} and has "
-        f"{there_bytes / GB:.1f} GB; `scaletrain plan CONFIG` says which ways fit, or give a number"
+        f"{settling[0]}=auto: not even {rows} with gradient_checkpointing={as_written(last.gradient_checkpointing)}: a "
+        f"worker needs {shown(forecast(last))} and has {there_bytes / GB:.1f} GB; `scaletrain plan CONFIG` says which "
+        "ways fit, or give a value"
     )
+
+
+def _automatic(config: Config) -> list[str]:
+    """The fields that are "auto"."""
+    fields = {
+        "train.micro_batch_size": config.train.micro_batch_size,
+        "model.gradient_checkpointing": config.model.gradient_checkpointing,
+    }
+    return [name for name, value in fields.items() if value == "auto"]
+
+
+def _value_of(way: Way, field: str) -> str:
+    is_rows = field == "train.micro_batch_size"
+    return str(way.micro_batch_size) if is_rows else as_written(way.gradient_checkpointing)
 
 
 def _taken(taken: int | None, there_bytes: int) -> str:
     return "out of memory" if taken is None else f"{taken / GB:.1f} of {there_bytes / GB:.1f} GB"
 
 
-def _stored(run: RunLayout) -> int | None:
-    """What the run was begun with."""
-    if not storage.exists(run.config):
+def _stored_rows(job: Job) -> int | None:
+    """What the run was begun with, if it was, and the number is not given."""
+    if job.config.train.micro_batch_size != "auto" or not storage.exists(job.run.config):
         return None
-    rows = load_config(run.config, ()).train.micro_batch_size
+    rows = load_config(job.run.config, ()).train.micro_batch_size
     return None if rows == "auto" else rows
 
 
-def _on_cpu(job: Job, way: Way, most_workers: int) -> int:
+def _with(config: Config, *, rows: int | None = None, recomputing: Recomputing | None = None) -> Config:
+    if rows is not None:
+        config = config.model_copy(update={"train": config.train.model_copy(update={"micro_batch_size": rows})})
+    if recomputing is not None:
+        section = config.model.model_copy(update={"gradient_checkpointing": recomputing})
+        config = config.model_copy(update={"model": section})
+    return config
+
+
+def _on_cpu(job: Job, way: Way, most_workers: int) -> Way:
     """By the forecast alone: all workers that one machine would have at once share its memory."""
     shape = shape_of(read_settings(job.model_url), source=job.model_url)
     machine = Machines("this machine", 0, None, 0, 1, memory_limit_bytes(), None)
     readers = most_workers // way.sequence_parallel
-    candidates = micro_batches(job.config.train.global_batch_size, num_workers=readers, most=MOST_ON_CPU)
-    return largest(
-        candidates,
-        forecast=lambda rows: forecast_memory(shape, replace(way, micro_batch_size=rows)).on_host,
+    rows = micro_batches(job.config.train.global_batch_size, num_workers=readers, most=MOST_ON_CPU)
+    return first_that_fits(
+        automatic_ways(job.config, way, rows=rows),
+        settling=_automatic(job.config),
+        forecast=lambda each: forecast_memory(shape, each).on_host,
         there_bytes=machine.usable_host_bytes // most_workers,
     )
 
@@ -116,7 +145,7 @@ def _on_cpu(job: Job, way: Way, most_workers: int) -> int:
 # ---- on a GPU --------------------------------------------------------------------------------------------------------
 
 
-def _on_gpu(job: Job, way: Way, most_workers: int) -> int:
+def _on_gpu(job: Job, way: Way, most_workers: int) -> Way:
     """By probes on this process's GPU."""
     import torch
 
@@ -128,12 +157,13 @@ def _on_gpu(job: Job, way: Way, most_workers: int) -> int:
     shape = shape_of(settings, source=job.model_url)
     probed = _fewer_layers(settings, shape, way, there_bytes)
     readers = most_workers // way.sequence_parallel
-    candidates = micro_batches(job.config.train.global_batch_size, num_workers=readers)
-    return largest(
-        candidates,
-        forecast=lambda rows: forecast_memory(shape, replace(way, micro_batch_size=rows)).allocated,
+    rows = micro_batches(job.config.train.global_batch_size, num_workers=readers)
+    return first_that_fits(
+        automatic_ways(job.config, way, rows=rows),
+        settling=_automatic(job.config),
+        forecast=lambda each: forecast_memory(shape, each).allocated,
         there_bytes=there_bytes,
-        measure=partial(_measure, job, way, shape, probed),
+        measure=partial(_measure, job, shape, probed),
     )
 
 
@@ -155,22 +185,22 @@ def _in_layers(shape: ModelShape) -> int:
     return sum(each.numel for each in shape.parameters if ".layers." in each.name or ".h." in each.name)
 
 
-def _measure(job: Job, way: Way, shape: ModelShape, probed: dict[str, Any], rows: int) -> int | None:
-    """Bytes that a worker of the run would take with so many rows: the states' forecast and a pass that is measured."""
+def _measure(job: Job, shape: ModelShape, probed: dict[str, Any], way: Way) -> int | None:
+    """Bytes that a worker of the run would take in this way: the states' forecast and a pass that is measured."""
     import torch
 
-    way = replace(way, micro_batch_size=rows)
     whole, part = forecast_memory(shape, way), forecast_memory(shape_of(probed), way)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     model: Any = None
     try:
-        model = probe_model(job, probed)
+        model = probe_model(job, probed, recomputing=way.gradient_checkpointing)
         weights = torch.cuda.memory_allocated() - before
         # What a worker that shares rows has of them: attention's part is as large, of more tokens and fewer heads.
         own_tokens = way.seq_len // way.sequence_parallel
-        make_a_pass(model, rows=rows, seq_len=own_tokens, autocast=way.precision == "bf16" and way.stage == 0)
+        autocast = way.precision == "bf16" and way.stage == 0
+        make_a_pass(model, rows=way.micro_batch_size, seq_len=own_tokens, autocast=autocast)
         measured = torch.cuda.max_memory_allocated() - before - weights
     except torch.OutOfMemoryError:
         return None
@@ -184,7 +214,7 @@ def _measure(job: Job, way: Way, shape: ModelShape, probed: dict[str, Any], rows
     return int(whole.states.on_device + whole.device["buffers"].high + measured * grows)
 
 
-def probe_model(job: Job, settings: dict[str, Any]) -> Any:
+def probe_model(job: Job, settings: dict[str, Any], *, recomputing: Recomputing) -> Any:
     """A model of the run's shape, kernels and precision on the worker's device, with random weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -192,6 +222,7 @@ def probe_model(job: Job, settings: dict[str, Any]) -> Any:
     from scaletrain.model.build import add_adapters, attention_name
     from scaletrain.model.kernels import use_kernels
     from scaletrain.model.loss import LossModel
+    from scaletrain.model.recomputing import recompute
 
     config: Any = AutoConfig.for_model(**settings)
     dtype = torch.bfloat16 if job.precision == "bf16" and job.config.zero.stage > 0 else torch.float32
@@ -201,8 +232,7 @@ def probe_model(job: Job, settings: dict[str, Any]) -> Any:
         model = build.from_config(config, dtype=dtype, attn_implementation=attention)
     model.config.use_cache = False
     use_kernels(model, job.kernels)
-    if job.config.model.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    recompute(model, recomputing)
     if job.config.model.lora is not None:
         model = add_adapters(model, job.config.model.lora, seed=0)
     return LossModel(model.train())

@@ -8,7 +8,7 @@ failed goes round with the step's all-reduce.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -178,9 +178,9 @@ class Saver:
         else:
             self._image.allow_commit()
 
-    def _slices(self) -> list[tuple[Extent, torch.Tensor]]:
+    def _slices(self) -> Iterator[tuple[Extent, torch.Tensor]]:
         """What this rank writes: its own fragments, or an even share of each where every rank holds all."""
-        rank, world_size, found = self._worker.rank, self._worker.world_size, []
+        rank, world_size = self._worker.rank, self._worker.world_size
         for fragment in zero.fragments(self._engine):
             start, stop = 0, fragment.length
             if fragment.replicated:
@@ -188,8 +188,7 @@ class Saver:
             if start < stop:
                 for kind, view in fragment.views.items():
                     extent = Extent(kind, fragment.name, fragment.offset + start, stop - start)
-                    found.append((extent, view[start:stop].detach()))
-        return found
+                    yield extent, view[start:stop].detach()
 
     def _manifest(self, position: Position) -> Manifest:
         """The manifest of the state as it is now, without its files."""

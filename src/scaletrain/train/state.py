@@ -53,7 +53,7 @@ def _fill(engine: Any, source: Checkpoint) -> None:
             values = source.read(kind, fragment.name, fragment.offset, fragment.length)
             view.copy_(torch.from_numpy(values))
 
-    with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+    with zero.writable_moments(engine), ThreadPoolExecutor(_PARALLEL_READS) as pool:
         for _ in pool.map(fill, zero.fragments(engine)):
             pass
     zero.set_optimizer_step(engine, int(source.manifest.scalars["optimizer_step"]))

@@ -85,6 +85,7 @@ def train(
             config.train.device, gpus=devices.count_local_gpus() if local else on_ray.count_gpus()
         )
         devices.check_gpus(config, device)
+        devices.check_optimizer(config.train)
         prepared = _inputs(config, use_ray=not local)
         if config.scaling.sequence_parallel > 1:
             sequence_parallel.check_model(prepared.model_url, config.scaling.sequence_parallel)

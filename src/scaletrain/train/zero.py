@@ -7,6 +7,7 @@ views addressed by (parameter, offset, length), and `publish_weights` carries ch
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from scaletrain.config import Config, TrainSection
+from scaletrain.train import eight_bit
 from scaletrain.train.extensions import quiet_stdout
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -27,7 +29,8 @@ class Fragment:
     """This rank's part of one trainable parameter.
 
     `views` has a flat fp32 tensor of `length` elements for the master weight ("fp32") and each moment; writing to
-    them changes the optimizer's state. `replicated`: every rank holds the whole parameter (ZeRO 0).
+    them changes the optimizer's state (moments of 8 bits: within `writable_moments`). `replicated`: every rank holds
+    the whole parameter (ZeRO 0).
     """
 
     name: str
@@ -71,7 +74,7 @@ def build_engine(model: nn.Module, config: Config, *, rounds: int, precision: st
     import deepspeed
 
     trainable: list[Any] = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameter_groups(model, config.train.weight_decay), **_adamw(config.train))
+    optimizer = _optimizer(parameter_groups(model, config.train.weight_decay), config.train)
     settings = deepspeed_config(config, rounds=rounds, precision=precision)
     if precision == "bf16" and config.zero.stage >= 2 and dist.get_world_size() == 1:
         # A micro batch's gradients are in bf16, and there is nobody to add them up with: copies in fp32 say no more.
@@ -108,21 +111,35 @@ def parameter_shapes(engine: Any) -> dict[str, tuple[int, ...]]:
     return {name: _full_shape(parameter) for name, parameter in named_trainable(engine)}
 
 
-def fragments(engine: Any) -> list[Fragment]:
-    """This rank's fragments of all trained parameters; the optimizer's state must exist (`create_moments`)."""
+def fragments(engine: Any) -> Iterator[Fragment]:
+    """This rank's fragments of all trained parameters; the optimizer's state must exist (`create_moments`).
+
+    One after the other: moments of 8 bits are made fp32 for each, and there may not be room for all of them.
+    """
     stage = engine.zero_optimization_stage()
     find = {0: _whole_parameter, 1: _flat_partition, 2: _flat_partition, 3: _parameter_partition}[stage]
     found = (find(engine, name, parameter) for name, parameter in named_trainable(engine))
-    return [fragment for fragment in found if fragment is not None]
+    return (fragment for fragment in found if fragment is not None)
 
 
 def create_moments(engine: Any) -> None:
     """Create the optimizer's state as it is before the first step (zeros), where it does not exist yet."""
-    state = _torch_optimizer(engine).state
+    optimizer = _torch_optimizer(engine)
+    state = optimizer.state
     for master in _masters(engine):
-        if not state.get(master):
+        if state.get(master):
+            continue
+        if _has_8_bits(optimizer):
+            state[master] = eight_bit.new_state(optimizer, master)
+        else:
             zeros = {moment: torch.zeros_like(master.data) for moment in MOMENTS}
             state[master] = {"step": torch.zeros((), dtype=torch.float32, device=_step_device(engine, master)), **zeros}
+
+
+def writable_moments(engine: Any) -> AbstractContextManager[None]:
+    """While a checkpoint is loaded: writing to the views of moments changes them, also where they have 8 bits."""
+    state = _torch_optimizer(engine).state
+    return eight_bit.writable([state[master] for master in _masters(engine)])
 
 
 def optimizer_step(engine: Any) -> int:
@@ -137,7 +154,10 @@ def set_optimizer_step(engine: Any, step: int) -> None:
     """Set AdamW's count of updates, on which its bias correction depends."""
     state = _torch_optimizer(engine).state
     for master in _masters(engine):
-        state[master]["step"].fill_(float(step))
+        if eight_bit.is_kept(state[master]):
+            state[master]["step"] = step
+        else:
+            state[master]["step"].fill_(float(step))
     engine.global_steps = step
 
 
@@ -198,8 +218,7 @@ def update(engine: Any) -> float | None:
 
 
 def _whole_parameter(engine: Any, name: str, parameter: nn.Parameter) -> Fragment:
-    state = _torch_optimizer(engine).state[parameter]
-    views = {MASTER: parameter.data.view(-1), **{moment: state[moment].view(-1) for moment in MOMENTS}}
+    views = _views(engine, parameter, 0, parameter.numel())
     return Fragment(name, tuple(parameter.shape), 0, parameter.numel(), views, replicated=True)
 
 
@@ -226,11 +245,16 @@ def _parameter_partition(engine: Any, name: str, parameter: Any) -> Fragment | N
     return Fragment(name, tuple(parameter.ds_shape), offset, length, views)
 
 
-def _views(engine: Any, flat: torch.Tensor, start: int, length: int) -> dict[str, torch.Tensor]:
-    """A range of a flat partition's masters and moments, without copying."""
-    state = _torch_optimizer(engine).state[flat]
-    tensors = {MASTER: flat.data, **{moment: state[moment] for moment in MOMENTS}}
-    return {kind: tensor.narrow(0, start, length) for kind, tensor in tensors.items()}
+def _views(engine: Any, master: torch.Tensor, start: int, length: int) -> dict[str, torch.Tensor]:
+    """A range of a master and its moments, flat; without copying where they are kept in fp32."""
+    state = _torch_optimizer(engine).state[master]
+    found = {MASTER: master.data.view(-1).narrow(0, start, length)}
+    for moment in MOMENTS:
+        if eight_bit.is_kept(state):
+            found[moment] = eight_bit.moment(state, moment, start, length)
+        else:
+            found[moment] = state[moment].view(-1).narrow(0, start, length)
+    return found
 
 
 def _masters(engine: Any) -> list[torch.Tensor]:
@@ -252,15 +276,21 @@ def _torch_optimizer(engine: Any) -> torch.optim.Optimizer:
     return optimizer
 
 
+def _has_8_bits(optimizer: torch.optim.Optimizer) -> bool:
+    return "moment_bits" in optimizer.param_groups[0]
+
+
 def _step_device(engine: Any, master: torch.Tensor) -> torch.device:
     """Fused AdamW wants its step count beside the parameters, the plain one on the CPU."""
     fused = any(group.get("fused") for group in _torch_optimizer(engine).param_groups)
     return master.device if fused else torch.device("cpu")
 
 
-def _adamw(train: TrainSection) -> dict[str, Any]:
+def _optimizer(groups: list[dict[str, Any]], train: TrainSection) -> torch.optim.Optimizer:
+    if train.optimizer == "adamw_8bit":
+        return eight_bit.build(groups, train)
     fused = {"fused": True} if torch.cuda.is_available() and train.device != "cpu" else {}
-    return {"lr": train.learning_rate, "betas": train.betas, "eps": train.eps, **fused}
+    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas, eps=train.eps, **fused)
 
 
 def _full_shape(parameter: Any) -> tuple[int, ...]:
