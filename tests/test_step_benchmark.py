@@ -102,7 +102,7 @@ def test_a_target_is_kept_missed_or_unmeasured() -> None:
     assert verdicts["peak memory 0.7 of the padding-free Trainer's"] == ["0.954: missed", "unmeasured"]
     assert verdicts["MFU 0.55, from 1B on"] == ["0.476: missed", "unmeasured"]
     assert report.endswith("## Notes\nBy hand.\n")
-    assert "| 5.00 [5.00, 5.00] |" in section(part(ours=arm(68_000), padded=arm(13_600, 13_900)))  # a round has begun
+    assert " 5.00 [5.00, 5.00] |" in section(part(ours=arm(68_000), padded=arm(13_600, 13_900)))  # a round has begun
 
 
 def message(sender: str, minute: int, text: str) -> dict[str, Any]:

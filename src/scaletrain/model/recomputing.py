@@ -7,6 +7,7 @@ those of the forward pass, so losses and gradients do not change.
 """
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scaletrain.config_recomputing import Recomputing, selective_problems
@@ -46,29 +47,37 @@ def layers_recomputed(wanted: Recomputing, num_layers: int) -> int:
 def recompute(model: Any, wanted: Recomputing) -> None:
     """Have a transformers model recompute, in place, before adapters are put into it.
 
-    Raises ModelError where a share of the layers is wanted and the model does not tell its layers apart.
+    Raises ModelError where a part is wanted and the model does not tell its layers apart.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     if not wanted:
         return
-    options: dict[str, Any] = {"use_reentrant": False}
-    if wanted == "selective":
-        options["context_fn"] = _selective_contexts
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
-    if wanted == "selective" or wanted >= 1:
-        return
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    if not layers:
+    if not layers and wanted != 1:
+        part = wanted if wanted == "selective" else f"{wanted:g}"
         raise ModelError(
-            f"model.gradient_checkpointing={wanted:g}: a {model.config.model_type} does not tell its layers apart; "
-            "use true"
+            f"model.gradient_checkpointing={part}: a {model.config.model_type} does not tell its layers apart; use true"
         )
+    if wanted == "selective":
+        for layer in layers:  # within what torch.compile is given of a layer, which transformers before 5.23 is not
+            layer.forward = partial(_selectively, layer.forward)
+        return
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     kept = len(layers) - layers_recomputed(wanted, len(layers))
     for index, layer in enumerate(layers):
         # Kept ones evenly spread, the last one among them: its backward pass is the first, when memory is fullest.
         is_kept = (index + 1) * kept // len(layers) > index * kept // len(layers)
         layer.gradient_checkpointing = not is_kept
+
+
+def _selectively(forward: Any, *arguments: Any, **options: Any) -> Any:
+    from torch import is_grad_enabled
+    from torch.utils.checkpoint import checkpoint
+
+    if not is_grad_enabled():
+        return forward(*arguments, **options)
+    return checkpoint(forward, *arguments, use_reentrant=False, context_fn=_selective_contexts, **options)
 
 
 def _selective_contexts() -> Any:
