@@ -11,7 +11,7 @@ from stepping.flops import FORMULA
 
 OURS, BARE, PADDED, FREE, TRL = "scaletrain", "bare DeepSpeed", "Trainer, padded", "Trainer, padding-free", "TRL"
 ARMS = (OURS, BARE, PADDED, FREE, TRL)
-NOTES = "\n## Notes\n"
+NOTES = "\n\n## Notes\n"
 # How far apart first losses may be: the same documents and weights, summed in another order. TRL's batches are a fixed
 # number of documents, so its first step has not quite the same ones.
 _LOSS_TOLERANCE = {"cpu": 1e-4, "cuda": 2e-3}

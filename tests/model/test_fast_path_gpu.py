@@ -20,6 +20,12 @@ pytestmark = [
 LENGTHS = (70, 1, 333, 2, 106)
 
 
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> None:
+    """A process trains one model: what others had compiled is nothing that its layers could meet."""
+    torch._dynamo.reset()
+
+
 def packed() -> dict[str, torch.Tensor]:
     """Two rows of four documents and padding on the GPU; labels and documents on the CPU, as in training."""
     ids = torch.randint(VOCAB_SIZE, (2, sum(LENGTHS)), generator=torch.Generator().manual_seed(1))
