@@ -167,7 +167,7 @@ def test_machines_of_ones_own_are_not_rehearsed(tmp_path: Path) -> None:
 
 
 @rehearsed_on_google
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_the_shipped_file_for_google_passes_unchanged(shipped_for_google: Path) -> None:
     """Up, a spot worker for a job, the bucket written from it, no port for strangers, down, nothing left."""

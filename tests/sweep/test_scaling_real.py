@@ -14,7 +14,7 @@ from scaletrain.sweep.records import SweepLayout
 from scaletrain.sweep.scaling_records import read_points
 from scaletrain.verify import verify_run
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(400)]
 
 STUDY = "sweep={kind: scaling, scaling: {worker_counts: [1, 2], settling_steps: 2, measured_steps: 6}}"
 

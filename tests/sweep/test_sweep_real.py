@@ -20,7 +20,7 @@ from scaletrain.sweep.records import SweepLayout, TrialRecord, read_trials, run_
 from scaletrain.sweep.space import Values
 from scaletrain.verify import verify_run
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 FIELDS = (
     "sweep={parameters: {train.learning_rate: {grid: [2.0e-3, 1.0e-3, 1.0e-7]}}, metric: loss, at_once: 2, "
@@ -36,6 +36,7 @@ def trials_of(layout: SweepLayout) -> dict[int, TrialRecord]:
     return read_trials(layout) if storage.exists(layout.config) else {}
 
 
+@pytest.mark.long
 def test_a_sweep_whose_processes_are_killed_goes_on(tmp_path: Path) -> None:
     """Trials that were over are not run again, the others go on or are stopped by ASHA, and each run verifies."""
     config, layout = write_tiny(tmp_path, root=str(tmp_path)), SweepLayout(str(tmp_path), "tiny")
@@ -65,6 +66,7 @@ def test_a_sweep_whose_processes_are_killed_goes_on(tmp_path: Path) -> None:
     assert "stopped" in run("sweep", "show", "tiny", "--root", str(tmp_path))
 
 
+@pytest.mark.long
 def test_a_population_goes_on_with_exact_clones(tmp_path: Path) -> None:
     """The worse of two trials becomes the better one's clone: the same bytes by hash, and a ledger that verifies."""
     config, layout = write_tiny(tmp_path, root=str(tmp_path)), SweepLayout(str(tmp_path), "tiny")
@@ -80,6 +82,7 @@ def test_a_population_goes_on_with_exact_clones(tmp_path: Path) -> None:
     assert [each.state for each in trials.values()] == ["finished"] * 2
 
 
+@pytest.mark.soak
 def test_a_trial_gives_a_worker_to_another_and_takes_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two workers the first trial has both while the second one is prepared, and again after that is over."""
     config, layout = sharing_config(tmp_path), SweepLayout(str(tmp_path), "tiny")
