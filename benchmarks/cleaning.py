@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import measure
-from scaletrain.config import Corpus, DataSection, ModelSection
 from scaletrain.config_cleaning import PLAIN_STEPS
+from scaletrain.config_data import Corpus, DataSection
+from scaletrain.config_model import ModelSection
 from scaletrain.data.cleaning import STEPS, Step, clean, load_steps
 from scaletrain.data.conversation import Conversation, Drop
 from scaletrain.data.formats import read_conversations

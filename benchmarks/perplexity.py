@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 
 import measure
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data.formats import read_conversations
 from scaletrain.evaluate.texts import Window, rolling_windows, text_losses
 from scaletrain.model.generate import load_for_chat

@@ -32,7 +32,8 @@ from pathlib import Path
 
 import measure
 from near_duplicates import SIMILARITY, jaccard
-from scaletrain.config import Config, Corpus
+from scaletrain.config import Config
+from scaletrain.config_data import Corpus
 from scaletrain.data.formats import read_conversations
 from scaletrain.data.prepare import prepare
 from scaletrain.data.provenance import read_provenance

@@ -37,7 +37,8 @@ from typing import TYPE_CHECKING, Any
 
 import measure
 from scaletrain import storage
-from scaletrain.config import Config, Corpus
+from scaletrain.config import Config
+from scaletrain.config_data import Corpus
 from scaletrain.config_file import parse_config
 from scaletrain.data.conversation import Conversation, Turn
 from scaletrain.data.documents import collect

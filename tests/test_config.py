@@ -5,19 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from scaletrain.config import (
-    Config,
-    Corpus,
-    DataSection,
-    LoraSection,
-    ModelSection,
-    ModelSize,
-    ScalingSection,
-    StorageSection,
-    TrainSection,
-    WorkerRange,
-    ZeroSection,
-)
+from scaletrain.config import Config, ScalingSection, StorageSection, TrainSection, WorkerRange, ZeroSection
+from scaletrain.config_data import Corpus, DataSection
+from scaletrain.config_model import LoraSection, ModelSection, ModelSize
 from scaletrain.config_section import BrokenRulesError, Section
 
 

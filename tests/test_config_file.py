@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaletrain import storage, yaml_text
-from scaletrain.config import Config, LoraSection, WorkerRange
+from scaletrain.config import Config, WorkerRange
 from scaletrain.config_file import changed_fields, check_resume, dump_config, load_config, parse_config
+from scaletrain.config_model import LoraSection
 from scaletrain.errors import ConfigError
 
 GOOD = """\

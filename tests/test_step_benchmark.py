@@ -43,7 +43,7 @@ def test_the_flops_are_those_that_torch_counts(lora_rank: int) -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from scaletrain.config import LoraSection
+    from scaletrain.config_model import LoraSection
     from scaletrain.model.loss import LossModel
     from stepping.work import Work, peers_model
 

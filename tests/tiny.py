@@ -11,8 +11,9 @@ import pytest
 
 from saved_checkpoint import Slice, write_shard
 from scaletrain import checkpoint, storage
-from scaletrain.config import Config, LoraSection, ModelSection
+from scaletrain.config import Config
 from scaletrain.config_file import dump_config
+from scaletrain.config_model import LoraSection, ModelSection
 from scaletrain.layout import RunLayout
 from scaletrain.model.build import load_model, materialise
 from scaletrain.model.store import cache_folder

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scaletrain.config import LoraSection
+from scaletrain.config_model import LoraSection
 from stepping.flops import SHAPES
 
 _STEP_TOKENS = {"cuda": 65_536, "cpu": 4_096}

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from scaletrain.config import LoraSection
+from scaletrain.config_model import LoraSection
 from scaletrain.data.loader import StepBatch
 from stepping.flops import Shape, step_flops
 

@@ -4,7 +4,6 @@ Reading files and command-line overrides is config_file's job. Functions take th
 tree, except the loop, the trainer and the command line.
 """
 
-import math
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -12,10 +11,11 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from scaletrain.config_budget import BudgetSection
-from scaletrain.config_cleaning import CleaningStep, uncounted
+from scaletrain.config_data import DataSection
 from scaletrain.config_dpo import DpoSection, format_problems
 from scaletrain.config_evaluate import EvaluateSection
-from scaletrain.config_recomputing import RecomputingField, selective_problems
+from scaletrain.config_model import ModelSection, nearest_divisor
+from scaletrain.config_recomputing import selective_problems
 from scaletrain.config_section import (
     Count,
     Float,
@@ -47,159 +47,6 @@ class StorageSection(Section):
                     f"options.{name}",
                     "would be stored with the run; use the environment, a profile or a role",
                 )
-
-
-class ModelSize(Section):
-    """The shape of a model that is trained from nothing (a Llama decoder)."""
-
-    vocab_size: Count = Field(2048, description="tokens of the tokenizer that is trained on the corpora")
-    hidden_size: Count = Field(128, description="width of the residual stream")
-    num_layers: Count = Field(2, description="decoder layers")
-    num_heads: Count = Field(4, description="attention heads; must divide hidden_size")
-    num_kv_heads: Count | None = Field(None, description="grouped-query attention; num_heads by default")
-    intermediate_size: Count | None = Field(None, description="8/3 of hidden_size by default, rounded up to 32")
-
-    def rules(self) -> Iterator[tuple[str, str]]:
-        if self.hidden_size % self.num_heads:
-            use = _nearest_divisor(self.hidden_size, self.num_heads)
-            yield "num_heads", f"got {self.num_heads}, which does not divide hidden_size={self.hidden_size}; use {use}"
-        if self.num_kv_heads and self.num_heads % self.num_kv_heads:
-            use = _nearest_divisor(self.num_heads, self.num_kv_heads)
-            yield (
-                "num_kv_heads",
-                f"got {self.num_kv_heads}, which does not divide num_heads={self.num_heads}; use {use}",
-            )
-
-
-def _nearest_divisor(number: int, wanted: int) -> int:
-    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
-    return min((*small, *(number // n for n in small)), key=lambda n: abs(n - wanted))
-
-
-def _modules_kind(value: object) -> str:
-    return "<name>" if isinstance(value, str) else "<list>"
-
-
-class LoraSection(Section):
-    """Low-rank adapters instead of full fine-tuning (Hu et al. 2021, arXiv:2106.09685)."""
-
-    rank: Count = Field(16, description="inner dimension of the adapters: more learns more, and costs more")
-    alpha: Positive = Field(32.0, description="the adapters are scaled by alpha / rank")
-    dropout: Fraction = Field(0.0, description="on the adapters' input, in training")
-    target_modules: Annotated[
-        Annotated[tuple[str, ...], Tag("<list>")] | Annotated[Literal["all-linear"], Tag("<name>")],
-        Discriminator(_modules_kind),
-    ] = Field("all-linear", description="all-linear, or a list of module names")
-
-
-class ModelSection(Section):
-    """The model that training starts from."""
-
-    init: Literal["pretrained", "random"] = Field("pretrained", description="random: from nothing, with size")
-    source: str | None = Field(None, description="a folder, an fsspec URL, a GGUF file or a Hugging Face id")
-    revision: str | None = Field(None, description="of a Hugging Face id: branch, tag or commit")
-    size: ModelSize | None = Field(None, description="with init: random")
-    lora: LoraSection | None = Field(None, description="train adapters instead of all weights; {} for the defaults")
-    attention: Literal["auto", "sdpa", "flex", "varlen"] = Field(
-        "auto", description="auto: on CUDA varlen in bf16, else flex; SDPA on CPU"
-    )
-    kernels: Literal["auto", "liger", "compile", "plain"] = Field(
-        "auto", description="of layers; auto: compiled on CUDA, Liger's with ZeRO-3 where installed"
-    )
-    gradient_checkpointing: RecomputingField = Field(
-        False,
-        description="less memory for more computing; selective: all but matrix products and attention is computed "
-        "again; true: every layer; a number: that share of them; auto: the least that fits",
-    )
-
-    def rules(self) -> Iterator[tuple[str, str]]:
-        if self.init == "pretrained":
-            if self.source is None:
-                yield "source", "missing; name a folder, a URL, a GGUF file or a Hugging Face id"
-            if self.size is not None:
-                yield "size", "goes with init: random; remove it, or set init: random and remove source"
-        else:
-            if self.size is None:
-                yield "size", "missing; give {vocab_size, hidden_size, num_layers, num_heads}"
-            if self.source is not None:
-                yield "source", "goes with init: pretrained; remove it, or remove init: random"
-            if self.revision is not None:
-                yield "revision", "goes with init: pretrained; remove it"
-            if self.lora is not None:
-                yield "lora", "adapts a pretrained model; remove it, or set init: pretrained"
-
-
-class Corpus(Section):
-    """One source of conversations."""
-
-    format: str = Field(
-        description="messages, reddit, csv, ... (docs/data.md), or your own function as my_package.module:read_row"
-    )
-    source: str = Field(
-        min_length=1, description="a file, folder or glob; any fsspec URL; .gz, .bz2, .xz and .zst are read as they are"
-    )
-    name: str | None = Field(None, description="how reports call it; the format's name by default")
-    limit: Count | None = Field(None, description="take the first N conversations only")
-    licence: str | None = Field(
-        None, min_length=1, description="of what the rows do not tell themselves, best as an SPDX id"
-    )
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="of csv, parquet and hf_disk: {messages: m}, {prompt: p, answer: a}, ..."
-    )
-    min_score: Int | None = Field(None, description="of reddit and stack_exchange: lower posts are left out")
-    epochs: Positive = Field(1.0, description="how often its training conversations are there; 0.5: half of them")
-    weight: Positive | None = Field(None, description="its share of the training tokens, beside the other weights")
-
-
-class DataSection(Section):
-    """Which conversations, how they are cleaned, and how they become rows of tokens."""
-
-    corpora: tuple[Corpus, ...] = Field(min_length=1, description="a list of {format, source}")
-    seq_len: Annotated[Int, Field(ge=16)] = Field(1024, description="tokens in a packed row")
-    validation: Annotated[Float, Field(ge=0, le=0.5)] = Field(0.02, description="share of conversations held out")
-    hold_out: Literal["author", "conversation"] = Field(
-        "author", description="author: who is held out is never trained on; by conversation where no author is known"
-    )
-    duplicates: Literal["near", "exact", "keep"] = Field("near", description="which of them to leave out")
-    similarity: Annotated[Float, Field(ge=0.5, le=0.95)] = Field(
-        0.8, description="share of word triples that near-duplicates have in common"
-    )
-    leakage: tuple[str, ...] = Field((), description="benchmark files (.jsonl, .txt); what quotes them is left out")
-    temperature: Annotated[Float, Field(ge=1)] = Field(
-        1.0, description="above 1, small corpora and languages get more of the training tokens"
-    )
-    max_epochs: Annotated[Float, Field(ge=1)] = Field(
-        4.0, description="how often weights and temperature may repeat a conversation"
-    )
-    cleaning: tuple[CleaningStep, ...] = Field(
-        ("fix_unicode", "drop_empty_turns", "merge_turns", "check_length"),
-        description="steps in order: names, or {name: {setting: value}}; your own as my_package.module:function",
-    )
-    min_turns: Count = Field(2, description="shorter conversations are dropped, and counted")
-    min_chars: Number = Field(1, description="in all turns together")
-    max_chars: Count = Field(200_000, description="in all turns together")
-    max_bad_rows: Number = Field(100, description="unreadable rows to skip before giving up")
-    system_prompt: str | None = Field(None, description="put before conversations that have none")
-    chat_template: str | None = Field(None, description="a Jinja file or URL; the tokenizer's own by default")
-    reuse: bool = Field(
-        True, description="keep tokenised documents in the bucket for the next preparation, and use them"
-    )
-
-    def rules(self) -> Iterator[tuple[str, str]]:
-        names = [corpus.name or corpus.format for corpus in self.corpora]
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                yield f"corpora.{index}.name", f"{name} is the name of another corpus too; give each its own name"
-        if self.similarity != 0.8 and self.duplicates != "near":
-            yield "similarity", "goes with duplicates: near; remove it, or change duplicates"
-        weighted = [corpus.weight is not None for corpus in self.corpora]
-        if any(weighted) and not all(weighted):
-            yield f"corpora.{weighted.index(False)}.weight", "missing; give every corpus a weight, or none"
-        for index, corpus in enumerate(self.corpora):
-            if corpus.weight is not None and corpus.epochs != 1:
-                yield f"corpora.{index}.epochs", "got epochs and a weight; keep one of the two"
-        for position, problem in uncounted(self.cleaning):
-            yield f"cleaning.{position}", problem
 
 
 def _rows_kind(value: object) -> str:
@@ -256,7 +103,7 @@ class TrainSection(Section):
             yield "steps", "missing; give a number of steps, or epochs"
         if self.micro_batch_size != "auto" and self.global_batch_size % self.micro_batch_size:
             got = f"got {self.micro_batch_size}, which does not divide global_batch_size={self.global_batch_size}"
-            use = _nearest_divisor(self.global_batch_size, self.micro_batch_size)
+            use = nearest_divisor(self.global_batch_size, self.micro_batch_size)
             yield "micro_batch_size", f"{got}; use {use}"
         if self.min_learning_rate_ratio and self.schedule == "constant":
             yield "min_learning_rate_ratio", "goes with schedule: linear or cosine; remove it, or change schedule"
@@ -394,7 +241,7 @@ class Config(Section):
             shared["model.size.num_heads"] = self.model.size.num_heads
         for name, count in shared.items():
             if count % share:
-                use = _nearest_divisor(count, share)
+                use = nearest_divisor(count, share)
                 yield "scaling.sequence_parallel", f"got {share}, which does not divide {name}={count}; use {use}"
         if share > 1 and self.train.objective == "dpo":
             yield "scaling.sequence_parallel", f"got {share}; in preference training (dpo) workers share no rows: use 1"

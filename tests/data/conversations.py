@@ -1,6 +1,6 @@
 """Conversations for the tests of cleaning, and the steps of a configuration by their names alone."""
 
-from scaletrain.config import Corpus, DataSection
+from scaletrain.config_data import Corpus, DataSection
 from scaletrain.data.cleaning import Step, load_steps
 from scaletrain.data.conversation import Conversation, Turn
 

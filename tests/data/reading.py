@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data.conversation import Conversation
 from scaletrain.data.formats import Rejected, list_files, read_files, reads_together
 

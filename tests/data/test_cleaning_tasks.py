@@ -8,7 +8,8 @@ from byte_tokenizer import make_byte_tokenizer
 from dumps import exchange, write_jsonl
 
 from scaletrain import storage
-from scaletrain.config import Corpus, DataSection, StorageSection
+from scaletrain.config import StorageSection
+from scaletrain.config_data import Corpus, DataSection
 from scaletrain.data.formats import list_files
 from scaletrain.data.parts import END_OF_PART, cut_into_parts
 from scaletrain.data.tokenise import tokenise

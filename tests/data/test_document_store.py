@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaletrain import storage
-from scaletrain.config import Corpus, DataSection, StorageSection
+from scaletrain.config import StorageSection
+from scaletrain.config_data import Corpus, DataSection
 from scaletrain.data.document_store import DocumentKeeper, read_kept
 from scaletrain.data.formats import SourceFile, list_files
 from scaletrain.data.parts import Part, cut_into_parts, ends_of_parts

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import planted
-from scaletrain.config import DataSection
+from scaletrain.config_data import DataSection
 from scaletrain.data.documents import Documents
 from scaletrain.data.duplicates import drop_duplicates
 from scaletrain.data.mixing import mix

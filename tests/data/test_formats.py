@@ -9,7 +9,7 @@ from backports import zstd
 from dumps import exchange, write_chitchat, write_jsonl
 from reading import read, roles, texts
 
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data.conversation import Conversation
 from scaletrain.data.formats import Rejected, list_files, read_conversations
 from scaletrain.errors import ConfigError, DataError

@@ -9,7 +9,8 @@ import pytest
 from dumps import write_jsonl
 from pair_dumps import pair
 
-from scaletrain.config import Config, Corpus
+from scaletrain.config import Config
+from scaletrain.config_data import Corpus
 from scaletrain.config_file import parse_config
 from scaletrain.data.conversation import Conversation
 from scaletrain.data.formats import Item, hold_pairs, list_files, read_files

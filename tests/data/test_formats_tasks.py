@@ -4,7 +4,7 @@ import pytest
 from dumps import exchange, write_jsonl
 from reddit_dump import comment, submission
 
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data import tokenise
 from scaletrain.data.formats import list_files
 from scaletrain.data.parts import END_OF_PART, cut_into_parts

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaletrain import storage
-from scaletrain.config import DataSection, StorageSection
+from scaletrain.config import StorageSection
+from scaletrain.config_data import DataSection
 from scaletrain.data.formats import list_files
 from scaletrain.data.identity import dataset_id, part_keys
 from scaletrain.data.leakage import load_leakage

@@ -8,7 +8,7 @@ import pytest
 from document_rows import conversation, documents
 from pydantic import ValidationError
 
-from scaletrain.config import DataSection
+from scaletrain.config_data import DataSection
 from scaletrain.data.documents import Documents
 from scaletrain.data.mixing import mix
 from scaletrain.errors import DataError

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data.formats import read_conversations
 from scaletrain.data.packing import Document, Packing, Piece, pack
 

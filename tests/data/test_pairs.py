@@ -9,7 +9,8 @@ from dumps import write_jsonl
 from pair_dumps import BAD, GOOD, pair
 from prepared import documents_of, statistics_of
 
-from scaletrain.config import Config, Corpus, DataSection
+from scaletrain.config import Config
+from scaletrain.config_data import Corpus, DataSection
 from scaletrain.data.chat_template import Encoded, encode
 from scaletrain.data.check import check_dataset
 from scaletrain.data.cleaning import load_steps

@@ -14,7 +14,8 @@ from random_dataset import write_dataset
 from test_formats_movies import LINES, write_cornell
 
 from scaletrain import storage
-from scaletrain.config import Config, Corpus
+from scaletrain.config import Config
+from scaletrain.config_data import Corpus
 from scaletrain.data.chat_template import encode
 from scaletrain.data.check import check_dataset
 from scaletrain.data.conversation import from_messages

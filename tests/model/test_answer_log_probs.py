@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_loss import VOCAB_SIZE, assert_close, batch, gradients
 
-from scaletrain.config import LoraSection
+from scaletrain.config_model import LoraSection
 from scaletrain.model import loss
 from scaletrain.model.answer_log_probs import AnswerModel, answer_lengths, linear_losses
 from scaletrain.model.build import add_adapters

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scaletrain import storage
-from scaletrain.config import LoraSection, ModelSection, ModelSize
+from scaletrain.config_model import LoraSection, ModelSection, ModelSize
 from scaletrain.errors import ConfigError, ModelError
 from scaletrain.model.build import check_seq_len, fetch, load_index, load_model, load_tokenizer, materialise
 from tiny import TEXTS, smollm2_folder, tiny_model_folder

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from scaletrain import storage
-from scaletrain.config import LoraSection, ModelSection
 from scaletrain.config_file import dump_config
+from scaletrain.config_model import LoraSection, ModelSection
 from scaletrain.errors import CheckpointError, ConfigError
 from scaletrain.layout import RunLayout
 from scaletrain.model.build import materialise

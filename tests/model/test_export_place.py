@@ -12,7 +12,7 @@ import orjson
 import pytest
 from huggingface_hub import constants
 
-from scaletrain.config import LoraSection
+from scaletrain.config_model import LoraSection
 from scaletrain.errors import AccessError, ConfigError, StorageError
 from scaletrain.model.export import export_run
 from scaletrain.model.export_place import publish_folder

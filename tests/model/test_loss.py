@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from scaletrain.config import LoraSection
+from scaletrain.config_model import LoraSection
 from scaletrain.model import loss
 from scaletrain.model.build import add_adapters
 from scaletrain.model.loss import LossModel, supervised_losses

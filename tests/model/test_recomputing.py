@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from live_bytes import LiveBytes
-from scaletrain.config import LoraSection
+from scaletrain.config_model import LoraSection
 from scaletrain.config_recomputing import Recomputing
 from scaletrain.errors import ModelError
 from scaletrain.model.build import add_adapters

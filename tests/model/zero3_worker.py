@@ -7,7 +7,7 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
-from scaletrain.config import LoraSection, ModelSection
+from scaletrain.config_model import LoraSection, ModelSection
 from scaletrain.model.build import load_model
 from scaletrain.model.loss import IGNORED, LossModel
 from scaletrain.train.extensions import build_extensions

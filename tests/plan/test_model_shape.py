@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from shapes import LLAMA_70B
 
-from scaletrain.config import LoraSection, ModelSection
+from scaletrain.config_model import LoraSection, ModelSection
 from scaletrain.errors import ModelError
 from scaletrain.model.settings import read_shape
 from scaletrain.model.shape import random_settings, shape_of, split_trained

@@ -6,8 +6,9 @@ import pytest
 from shapes import llama
 
 from live_bytes import LiveBytes
-from scaletrain.config import Config, LoraSection
+from scaletrain.config import Config
 from scaletrain.config_file import parse_config
+from scaletrain.config_model import LoraSection
 from scaletrain.config_recomputing import Recomputing
 from scaletrain.model.loss import LossModel
 from scaletrain.model.recomputing import LADDER, recompute

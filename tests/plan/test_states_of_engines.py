@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scaletrain.config import LoraSection
+from scaletrain.config_model import LoraSection
 from scaletrain.model.settings import shape_at
 from scaletrain.model.shape import split_trained
 from scaletrain.plan.states import states_of

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from scaletrain import storage
-from scaletrain.config import ModelSection
 from scaletrain.config_file import dump_config, load_config
+from scaletrain.config_model import ModelSection
 from scaletrain.errors import ConfigError
 from scaletrain.model.recomputing import LADDER
 from scaletrain.model.settings import read_settings

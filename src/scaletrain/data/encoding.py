@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from scaletrain.config import DataSection
+from scaletrain.config_data import DataSection
 from scaletrain.data.chat_template import Encoded
 from scaletrain.data.cleaning import Step, clean, load_steps
 from scaletrain.data.conversation import Conversation, Drop, Turn

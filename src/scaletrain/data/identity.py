@@ -9,7 +9,7 @@ import orjson
 import xxhash
 
 from scaletrain import storage
-from scaletrain.config import DataSection
+from scaletrain.config_data import DataSection
 from scaletrain.data import cleaning, shards
 from scaletrain.data.encoding import DOCUMENTS
 from scaletrain.data.formats import SourceFile

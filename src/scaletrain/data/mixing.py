@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from scaletrain.config import Corpus, DataSection
+from scaletrain.config_data import Corpus, DataSection
 from scaletrain.data.documents import Documents, Ints
 from scaletrain.errors import DataError
 from scaletrain.log import get_logger

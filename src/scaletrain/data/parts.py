@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data.formats import SourceFile, reads_together
 
 # The reason of the row that ends a part: all others have been read, and its `count` is how many they are.

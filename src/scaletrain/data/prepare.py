@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from scaletrain import layout, storage
-from scaletrain.config import Config, DataSection
+from scaletrain.config import Config
+from scaletrain.config_data import DataSection
 from scaletrain.data import identity, shards
 from scaletrain.data.cleaning import clean, load_steps
 from scaletrain.data.conversation import Drop

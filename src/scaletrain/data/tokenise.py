@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 
 from scaletrain import errors, ray_cluster, storage
-from scaletrain.config import Corpus, DataSection, StorageSection
+from scaletrain.config import StorageSection
+from scaletrain.config_data import Corpus, DataSection
 from scaletrain.data.cleaning import with_lists_read
 from scaletrain.data.conversation import Conversation
 from scaletrain.data.encoding import CONVERSATIONS, DOCUMENTS, KNOWN, Encoder, encode_table, make_encoder

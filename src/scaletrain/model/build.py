@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from scaletrain import layout, storage
-from scaletrain.config import LoraSection, ModelSection, ModelSize
+from scaletrain.config_model import LoraSection, ModelSection, ModelSize
 from scaletrain.devices import Attention
 from scaletrain.errors import ConfigError, ModelError
 from scaletrain.log import get_logger

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from scaletrain import storage
-from scaletrain.config import ModelSection
+from scaletrain.config_model import ModelSection
 from scaletrain.errors import ModelError
 from scaletrain.layout import RunLayout
 from scaletrain.model.build import fetch, materialise

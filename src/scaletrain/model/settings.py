@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from scaletrain import storage
-from scaletrain.config import ModelSection
+from scaletrain.config_model import ModelSection
 from scaletrain.errors import ModelError, NotFoundError
 from scaletrain.model import sources
 from scaletrain.model.build import pretrained_url

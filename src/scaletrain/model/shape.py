@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
-from scaletrain.config import LoraSection, ModelSize
+from scaletrain.config_model import LoraSection, ModelSize
 from scaletrain.errors import ModelError
 from scaletrain.model import sources
 

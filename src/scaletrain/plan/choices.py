@@ -7,7 +7,8 @@ nothing fits, and is called by its name.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from scaletrain.config import Config, LoraSection
+from scaletrain.config import Config
+from scaletrain.config_model import LoraSection
 from scaletrain.model.recomputing import ladder
 from scaletrain.plan.forecast import Forecast, Verdict
 from scaletrain.plan.memory import Way

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from scaletrain.config import LoraSection
+from scaletrain.config_model import LoraSection
 from scaletrain.config_recomputing import Recomputing
 from scaletrain.model.recomputing import layers_recomputed
 from scaletrain.model.shape import ModelShape, count, split_trained

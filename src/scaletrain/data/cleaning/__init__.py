@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
-from scaletrain.config import DataSection
 from scaletrain.config_annotations import Annotate, CheckPerplexity
 from scaletrain.config_cleaning import (
     CheckProfanity,
@@ -20,6 +19,7 @@ from scaletrain.config_cleaning import (
     StepSettings,
     chosen_settings,
 )
+from scaletrain.config_data import DataSection
 from scaletrain.config_section import Section
 from scaletrain.data.cleaning.annotations import (
     annotate,

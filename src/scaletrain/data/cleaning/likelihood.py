@@ -86,7 +86,7 @@ def load_judge(source: str) -> Judge:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from scaletrain.config import ModelSection
+    from scaletrain.config_model import ModelSection
     from scaletrain.model import build, sources, store
 
     try:

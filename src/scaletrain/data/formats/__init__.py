@@ -22,7 +22,7 @@ import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.config_dpo import PAIRS_FORMAT
 from scaletrain.data.conversation import Conversation
 from scaletrain.data.formats import (

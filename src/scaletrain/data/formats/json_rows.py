@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import orjson
 
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data.conversation import Conversation, Drop, Turn, from_messages
 from scaletrain.data.formats.files import (
     MAX_LINE_BYTES,

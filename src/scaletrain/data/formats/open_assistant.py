@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data.conversation import Conversation, Drop, Role
 from scaletrain.data.formats.files import SourceFile
 from scaletrain.data.formats.grouping import Grouping

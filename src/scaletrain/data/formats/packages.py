@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data.conversation import Conversation, Drop, Turn
 from scaletrain.data.formats.files import SourceFile, load_json, opened, read_whole
 from scaletrain.data.formats.items import Item, parsed

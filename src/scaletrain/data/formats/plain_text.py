@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data.conversation import Conversation, Turn
 from scaletrain.data.formats.files import MAX_LINE_BYTES, SourceFile, opened, read_lines
 from scaletrain.data.formats.items import BAD_ROW, Item, Rejected, parsed

@@ -11,7 +11,7 @@ are left out, and counted.
 
 from collections.abc import Iterator, Sequence
 
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data.conversation import Conversation, Drop, Turn, from_messages
 from scaletrain.data.formats.files import SourceFile, bare_name
 from scaletrain.data.formats.items import Item, Rejected, parsed

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data.formats.files import SourceFile
 from scaletrain.data.formats.grouping import Grouping
 from scaletrain.data.formats.items import Item, Rejected, Tally

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from itertools import groupby
 
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data.conversation import Conversation, Role, Turn
 from scaletrain.data.formats.files import SourceFile, bare_name, folder_of
 from scaletrain.data.formats.grouping import Group, Grouping

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from scaletrain import storage
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data.formats.columns import choose, conversations
 from scaletrain.data.formats.files import (
     FREE_UNPACKED_BYTES,

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scaletrain import storage
-from scaletrain.config import Corpus
+from scaletrain.config_data import Corpus
 from scaletrain.data.conversation import Role
 from scaletrain.data.formats.files import SourceFile, folder_of, load_json, opened, read_whole
 from scaletrain.data.formats.grouping import Grouping
