@@ -9,7 +9,6 @@ hidden size.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +17,9 @@ from torch import nn
 from scaletrain.model.attention import model_inputs
 from scaletrain.model.loss import (
     IGNORED,
+    computing_dtype,
     ends_with_its_head,
+    head_gives,
     head_sees,
     losses_and_gradient,
     row_chunks,
@@ -56,7 +57,7 @@ class AnswerModel(nn.Module):
         lengths_M = answer_lengths(labels, documents).to(input_ids.device, non_blocking=True)
         inputs = model_inputs(causal_lm.config, input_ids, positions, documents)
         if ends_with_its_head(causal_lm):
-            with _head_gives_losses(head, where_N, targets_N):
+            with head_gives(linear_losses, head, where_N, targets_N):
                 losses_N = causal_lm(**inputs).logits.reshape(-1)
         else:
             with head_sees(head, where_N):
@@ -83,22 +84,6 @@ def linear_losses(
     return losses(hidden_NH, weight_VH, bias_V, targets_N)
 
 
-@contextmanager
-def _head_gives_losses(head: Any, where_N: torch.Tensor, targets_N: torch.Tensor) -> Iterator[None]:
-    """Have the output layer compute the losses itself, of shape [1, N, 1], so that ZeRO-3's hooks surround it."""
-
-    def losses(hidden_BTH: torch.Tensor) -> torch.Tensor:
-        hidden_NH = hidden_BTH.flatten(0, 1).index_select(0, where_N)
-        return linear_losses(hidden_NH, head.weight, head.bias, targets_N).view(1, -1, 1)
-
-    before = head.forward
-    head.forward = losses
-    try:
-        yield
-    finally:
-        head.forward = before
-
-
 class _LinearLosses(torch.autograd.Function):
     """A linear layer and cross-entropy, chunk by chunk; the backward pass makes each chunk's logits again.
 
@@ -109,10 +94,7 @@ class _LinearLosses(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_NH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None, targets_N: torch.Tensor
     ) -> torch.Tensor:
-        dtype = hidden_NH.dtype
-        if torch.is_autocast_enabled(hidden_NH.device.type):
-            dtype = torch.get_autocast_dtype(hidden_NH.device.type)
-        ctx.dtype = dtype
+        dtype = ctx.dtype = computing_dtype(hidden_NH)
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N)
         losses_N = torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device)
         for chunk, logits_nV in _logits(hidden_NH, weight_VH, bias_V, dtype):

@@ -63,7 +63,7 @@ class LossModel(nn.Module):
         where_N, targets_N = supervised_positions(labels, input_ids.device, columns=own)
         inputs = model_inputs(causal_lm.config, input_ids[:, own], positions[:, own], documents)
         if ends_with_its_head(causal_lm):
-            with _head_gives_loss(head, where_N, targets_N):
+            with head_gives(linear_cross_entropy, head, where_N, targets_N):
                 loss: torch.Tensor = causal_lm(**inputs).logits.reshape(())
             return loss
         with head_sees(head, where_N):
@@ -125,19 +125,31 @@ def head_sees(head: nn.Module, where_N: torch.Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _head_gives_loss(head: Any, where_N: torch.Tensor, targets_N: torch.Tensor) -> Iterator[None]:
-    """Have the output layer compute the loss itself, of shape [1, 1, 1], so that ZeRO-3's hooks still surround it."""
+def head_gives(
+    loss: Callable[..., torch.Tensor], head: Any, where_N: torch.Tensor, targets_N: torch.Tensor
+) -> Iterator[None]:
+    """Have the output layer give a loss of its own logits, as [1, 1 or N, 1], so that ZeRO-3's hooks still surround it.
 
-    def loss(hidden_BTH: torch.Tensor) -> torch.Tensor:
+    `loss` takes hidden states [N, H], the layer's weight and bias, and targets, as linear_cross_entropy does.
+    """
+
+    def forward(hidden_BTH: torch.Tensor) -> torch.Tensor:
         hidden_NH = hidden_BTH.flatten(0, 1).index_select(0, where_N)
-        return linear_cross_entropy(hidden_NH, head.weight, head.bias, targets_N).view(1, 1, 1)
+        return loss(hidden_NH, head.weight, head.bias, targets_N).view(1, -1, 1)
 
     before = head.forward
-    head.forward = loss
+    head.forward = forward
     try:
         yield
     finally:
         head.forward = before
+
+
+def computing_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """In what a product with this tensor is computed: autocast's type, where there is one."""
+    if torch.is_autocast_enabled(tensor.device.type):
+        return torch.get_autocast_dtype(tensor.device.type)
+    return tensor.dtype
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -172,9 +184,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_NH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None, targets_N: torch.Tensor
     ) -> torch.Tensor:
-        dtype = hidden_NH.dtype
-        if torch.is_autocast_enabled(hidden_NH.device.type):
-            dtype = torch.get_autocast_dtype(hidden_NH.device.type)
+        dtype = computing_dtype(hidden_NH)
         weight, bias = weight_VH.to(dtype), None if bias_V is None else bias_V.to(dtype)
         needs_hidden, needs_weight, needs_bias, _ = ctx.needs_input_grad
         gradient_NH = torch.empty_like(hidden_NH) if needs_hidden else None
