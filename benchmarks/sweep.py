@@ -104,7 +104,9 @@ def run_sweep(config: str, root: str, name: str, rates: list[float]) -> Ran:
 
 
 def _run(*arguments: str) -> None:
-    subprocess.run([SCALETRAIN, *arguments], check=True, capture_output=True)
+    ended = subprocess.run([SCALETRAIN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if ended.returncode:
+        sys.exit(f"scaletrain {' '.join(arguments)}: exit code {ended.returncode}\n{ended.stdout}")
 
 
 def _ran(began: float, ended: float, commands: list[float], runs: list[RunLayout]) -> Ran:

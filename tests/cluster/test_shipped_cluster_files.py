@@ -1,6 +1,9 @@
 """cluster/*.yaml: what the shipped files promise, read from the files as they are."""
 
+import os
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +43,36 @@ def test_starting_twice_does_not_end_what_runs(kind: str) -> None:
             assert command.index("pgrep") < command.index("ray start")
     assert "ray stop" not in " ".join(shipped("local")["head_start_ray_commands"])
     assert "ray stop" not in " ".join(shipped("gcp")["worker_start_ray_commands"])
+
+
+@pytest.mark.parametrize("kind", ["aws", "gcp"])
+@pytest.mark.parametrize("part", ["head", "worker"])
+@pytest.mark.parametrize(("failures", "exit_code"), [(0, 0), (1, 0), (2, 1)])
+def test_a_first_start_that_was_too_slow_is_tried_once_more(
+    kind: str, part: str, failures: int, exit_code: int, tmp_path: Path
+) -> None:
+    """The command is run as Ray's launcher has it run, with a `ray` that keeps what it was asked for."""
+    asked, left = tmp_path / "asked", tmp_path / "left"
+    left.write_text("x" * failures)
+    for name, lines in {
+        "pgrep": "exit 1",
+        "ray": f"""[ "$1" = start ] || exit 0
+                   echo "$*" >> {asked}
+                   [ -s {left} ] || exit 0
+                   truncate -s -1 {left}; exit 1""",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{lines}\n")
+        (tmp_path / name).chmod(0o755)
+    (command,) = shipped(kind)[f"{part}_start_ray_commands"]
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    command = command.replace("/opt/scaletrain/venv/bin", str(tmp_path / "none"))
+    ended = subprocess.run(
+        ["bash", "-c", command], env={**os.environ, "PATH": path, "RAY_HEAD_IP": "10.0.0.1"}, check=False
+    )
+    assert ended.returncode == exit_code
+    started = asked.read_text().splitlines()
+    assert len(started) == min(failures + 1, 2) and len(set(started)) == 1
+    assert started[0].startswith("start --head --port=6379" if part == "head" else "start --address=10.0.0.1:6379")
 
 
 @pytest.mark.parametrize("kind", ["aws", "gcp"])

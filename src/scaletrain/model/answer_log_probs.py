@@ -8,7 +8,7 @@ Shapes: B rows, T tokens of a row, M documents, N supervised tokens, n of them i
 hidden size.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,12 +17,14 @@ from torch import nn
 from scaletrain.model.attention import model_inputs
 from scaletrain.model.loss import (
     IGNORED,
+    LinearGradients,
     computing_dtype,
     ends_with_its_head,
     head_gives,
     head_sees,
+    in_dtype,
+    linear_chunks,
     losses_and_gradient,
-    row_chunks,
     supervised_losses,
     supervised_positions,
 )
@@ -97,41 +99,26 @@ class _LinearLosses(torch.autograd.Function):
         dtype = ctx.dtype = computing_dtype(hidden_NH)
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N)
         losses_N = torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device)
-        for chunk, logits_nV in _logits(hidden_NH, weight_VH, bias_V, dtype):
-            losses_N[chunk] = nn.functional.cross_entropy(logits_nV.float(), targets_N[chunk], reduction="none")
+        weight, bias = in_dtype(dtype, weight_VH, bias_V)
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            for chunk, _, logits_nV in linear_chunks(hidden_NH, weight, bias):
+                losses_N[chunk] = nn.functional.cross_entropy(logits_nV.float(), targets_N[chunk], reduction="none")
+                del logits_nV  # before the next chunk's are made
         return losses_N
 
     @staticmethod
     def backward(ctx: Any, counts_N: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden_NH, weight_VH, bias_V, targets_N = ctx.saved_tensors
-        needs_hidden, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        weight = weight_VH.to(ctx.dtype)
-        gradient_NH = torch.empty_like(hidden_NH) if needs_hidden else None
-        gradient_VH = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
-        gradient_V = torch.zeros_like(bias_V, dtype=torch.float32) if needs_bias else None
-        for chunk, logits_nV in _logits(hidden_NH, weight_VH, bias_V, ctx.dtype):
-            losses_and_gradient(logits_nV, targets_N[chunk])  # writes over the logits
-            gradient_nV = logits_nV.mul_(counts_N[chunk, None])
-            if gradient_NH is not None:
-                gradient_NH[chunk] = gradient_nV @ weight
-            if gradient_VH is not None:
-                gradient_VH += gradient_nV.T @ hidden_NH[chunk].to(ctx.dtype)
-            if gradient_V is not None:
-                gradient_V += gradient_nV.sum(0, dtype=torch.float32)
+        weight, bias = in_dtype(ctx.dtype, weight_VH, bias_V)
+        gradients = LinearGradients(ctx.needs_input_grad[:3], hidden_NH, weight, bias)
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            for chunk, hidden_nH, logits_nV in linear_chunks(hidden_NH, weight, bias):
+                losses_and_gradient(logits_nV, targets_N[chunk])  # writes over the logits
+                gradients.add(chunk, hidden_nH, logits_nV.mul_(counts_N[chunk, None]))
+                del logits_nV
         return (
-            gradient_NH,
-            None if gradient_VH is None else gradient_VH.to(weight_VH.dtype),
-            None if gradient_V is None or bias_V is None else gradient_V.to(bias_V.dtype),
+            gradients.hidden_NH,
+            None if gradients.weight_VH is None else gradients.weight_VH.to(weight_VH.dtype),
+            None if gradients.bias_V is None or bias_V is None else gradients.bias_V.to(bias_V.dtype),
             None,
         )
-
-
-def _logits(
-    hidden_NH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None, dtype: torch.dtype
-) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Yield the logits of a chunk of rows at a time, [n, V], with where they are."""
-    weight, bias = weight_VH.to(dtype), None if bias_V is None else bias_V.to(dtype)
-    for chunk in row_chunks(len(hidden_NH), len(weight_VH), hidden_NH.device):
-        with torch.autocast(hidden_NH.device.type, enabled=False):
-            logits_nV = nn.functional.linear(hidden_NH[chunk].to(dtype), weight, bias)
-        yield chunk, logits_nV

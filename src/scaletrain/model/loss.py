@@ -9,7 +9,7 @@ Hsu et al. 2024, Liger, arXiv:2410.10989). Extra losses of mixture-of-experts ro
 Shapes: B rows, T tokens of a row, N supervised tokens, n of them in a chunk, V words of the vocabulary, H hidden size.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -152,6 +152,13 @@ def computing_dtype(tensor: torch.Tensor) -> torch.dtype:
     return tensor.dtype
 
 
+def in_dtype(
+    dtype: torch.dtype, weight_VH: torch.Tensor, bias_V: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A linear layer's weight and bias, as they are computed with."""
+    return weight_VH.to(dtype), None if bias_V is None else bias_V.to(dtype)
+
+
 class _CrossEntropy(torch.autograd.Function):
     """Softmax and cross-entropy in fp32, chunk by chunk; the backward's gradient takes the logits' place."""
 
@@ -184,26 +191,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_NH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None, targets_N: torch.Tensor
     ) -> torch.Tensor:
-        dtype = computing_dtype(hidden_NH)
-        weight, bias = weight_VH.to(dtype), None if bias_V is None else bias_V.to(dtype)
-        needs_hidden, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        gradient_NH = torch.empty_like(hidden_NH) if needs_hidden else None
-        gradient_VH = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
-        gradient_V = torch.zeros_like(bias_V, dtype=torch.float32) if needs_bias and bias_V is not None else None
+        weight, bias = in_dtype(computing_dtype(hidden_NH), weight_VH, bias_V)
+        gradients = LinearGradients(ctx.needs_input_grad[:3], hidden_NH, weight, bias)
         losses_N = torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device)
         with torch.autocast(hidden_NH.device.type, enabled=False):
-            for chunk in row_chunks(len(hidden_NH), len(weight_VH), hidden_NH.device):
-                hidden_nH = hidden_NH[chunk].to(dtype)
-                logits_nV = nn.functional.linear(hidden_nH, weight, bias)
+            for chunk, hidden_nH, logits_nV in linear_chunks(hidden_NH, weight, bias):
                 losses_N[chunk] = losses_and_gradient(logits_nV, targets_N[chunk])
-                if gradient_NH is not None:
-                    gradient_NH[chunk] = logits_nV @ weight
-                if gradient_VH is not None:
-                    gradient_VH += logits_nV.T @ hidden_nH
-                if gradient_V is not None:
-                    gradient_V += logits_nV.sum(0, dtype=torch.float32)
+                gradients.add(chunk, hidden_nH, logits_nV)
                 del logits_nV  # before the next chunk's are made
-        ctx.save_for_backward(gradient_NH, gradient_VH, gradient_V)
+        ctx.save_for_backward(gradients.hidden_NH, gradients.weight_VH, gradients.bias_V)
         ctx.dtype = weight_VH.dtype
         return losses_N.sum()
 
@@ -216,6 +212,43 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if gradient_V is None else gradient_V.mul_(gradient).to(ctx.dtype),
             None,
         )
+
+
+class LinearGradients:
+    """Gradients of a linear layer by its input, weight and bias, made a chunk of rows at a time.
+
+    Those of weight and bias are added up in fp32. What `needs` (input, weight, bias) says no to stays None.
+    """
+
+    def __init__(
+        self, needs: Sequence[bool], hidden_NH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None
+    ) -> None:
+        needs_hidden, needs_weight, needs_bias = needs
+        self._weight_VH = weight_VH
+        self.hidden_NH = torch.empty_like(hidden_NH) if needs_hidden else None
+        self.weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
+        self.bias_V = None if bias_V is None or not needs_bias else torch.zeros_like(bias_V, dtype=torch.float32)
+
+    def add(self, chunk: slice, hidden_nH: torch.Tensor, gradient_nV: torch.Tensor) -> None:
+        """Take in the gradient by a chunk's logits; `hidden_nH` is what they were computed of. All have one dtype."""
+        if self.hidden_NH is not None:
+            self.hidden_NH[chunk] = gradient_nV @ self._weight_VH
+        if self.weight_VH is not None:
+            self.weight_VH += gradient_nV.T @ hidden_nH
+        if self.bias_V is not None:
+            self.bias_V += gradient_nV.sum(0, dtype=torch.float32)
+
+
+def linear_chunks(
+    hidden_NH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Yield a chunk of rows at a time: where it is, its hidden states [n, H] and its logits [n, V], in weight's dtype.
+
+    Nothing here keeps the logits, so that whoever lets go of them has no more than one chunk's.
+    """
+    for chunk in row_chunks(len(hidden_NH), len(weight_VH), hidden_NH.device):
+        hidden_nH = hidden_NH[chunk].to(weight_VH.dtype)
+        yield chunk, hidden_nH, nn.functional.linear(hidden_nH, weight_VH, bias_V)
 
 
 def row_chunks(rows: int, columns: int, device: torch.device) -> Iterator[slice]:

@@ -95,9 +95,10 @@ def start_engine(job: Job, plan: ReadPlan) -> Any:
     config, stage = job.config, job.config.zero.stage
     group = form_group(config.scaling.sequence_parallel)
     dtype = torch.bfloat16 if job.precision == "bf16" and stage > 0 else torch.float32
+    workers = dist.get_world_size()
     partitioned = (
-        zero.deepspeed_config(config, rounds=plan.rounds, precision=job.precision)
-        if stage == 3 and dist.get_world_size() > 1
+        zero.deepspeed_config(config, rounds=plan.rounds, precision=job.precision, workers=workers)
+        if stage == 3 and workers > 1
         else None
     )
     model = load_model(

@@ -41,11 +41,12 @@ class Fragment:
     replicated: bool = False
 
 
-def deepspeed_config(config: Config, *, rounds: int, precision: str) -> dict[str, Any]:
+def deepspeed_config(config: Config, *, rounds: int, precision: str, workers: int) -> dict[str, Any]:
     """What DeepSpeed is told; `rounds` micro batches are accumulated per step.
 
     Gradients are accumulated in fp32, and reduced in fp32 unless `zero.communication` says otherwise, so that bf16
-    results depend on the number of workers as little as they can (https://www.deepspeed.ai/docs/config-json/).
+    results depend on the number of workers as little as they can (https://www.deepspeed.ai/docs/config-json/). From
+    ZeRO 2 on a micro batch's gradients are in bf16: one worker has nobody to add them up with, and needs no copies.
     """
     zero = config.zero
     section: dict[str, Any] = {"stage": zero.stage, "contiguous_gradients": True, "overlap_comm": False}
@@ -54,6 +55,7 @@ def deepspeed_config(config: Config, *, rounds: int, precision: str) -> dict[str
     if zero.offload_parameters == "cpu":
         section["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     bf16_weights = precision == "bf16" and zero.stage > 0
+    is_alone = bf16_weights and zero.stage >= 2 and workers == 1
     return {
         "train_micro_batch_size_per_gpu": config.train.micro_rows,
         "gradient_accumulation_steps": rounds,
@@ -61,7 +63,7 @@ def deepspeed_config(config: Config, *, rounds: int, precision: str) -> dict[str
         "zero_optimization": section,
         "bf16": {"enabled": bf16_weights},
         "data_types": {"grad_accum_dtype": "fp32"},
-        "communication_data_type": zero.communication,
+        "communication_data_type": "bf16" if is_alone else zero.communication,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
@@ -75,10 +77,7 @@ def build_engine(model: nn.Module, config: Config, *, rounds: int, precision: st
 
     trainable: list[Any] = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(parameter_groups(model, config.train.weight_decay), config.train)
-    settings = deepspeed_config(config, rounds=rounds, precision=precision)
-    if precision == "bf16" and config.zero.stage >= 2 and dist.get_world_size() == 1:
-        # A micro batch's gradients are in bf16, and there is nobody to add them up with: copies in fp32 say no more.
-        settings["communication_data_type"] = "bf16"
+    settings = deepspeed_config(config, rounds=rounds, precision=precision, workers=dist.get_world_size())
     # A buffer of this many elements is allocated for each backward pass, used or not.
     numel = sum(parameter.ds_numel if hasattr(parameter, "ds_numel") else parameter.numel() for parameter in trainable)
     settings["zero_optimization"]["reduce_bucket_size"] = min(_MOST_REDUCED_AT_ONCE, numel)
