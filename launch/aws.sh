@@ -6,7 +6,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-config=${1:?usage: launch/aws.sh CONFIG [BUCKET_URL]}
+[ $# -ge 1 ] || { echo "usage: launch/aws.sh CONFIG [BUCKET_URL]" >&2; exit 2; }
+config=$1
 bucket=${2:-}
 cluster=${CLUSTER:-cluster/aws.yaml}
 export PATH="$PWD/.venv/bin:$PATH"

@@ -7,8 +7,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-config=${1:?usage: launch/gcp.sh CONFIG REGION [BUCKET_URL]}
-region=${2:?usage: launch/gcp.sh CONFIG REGION [BUCKET_URL]}
+[ $# -ge 2 ] || { echo "usage: launch/gcp.sh CONFIG REGION [BUCKET_URL]" >&2; exit 2; }
+config=$1
+region=$2
 bucket=${3:-}
 cluster=${CLUSTER:-cluster/gcp.yaml}
 export PATH="$PWD/.venv/bin:$PATH"

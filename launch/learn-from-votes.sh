@@ -6,7 +6,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-config=${1:?usage: launch/learn-from-votes.sh CONFIG [PROMPTS] [PORT]}
+[ $# -ge 1 ] || { echo "usage: launch/learn-from-votes.sh CONFIG [PROMPTS] [PORT]" >&2; exit 2; }
+config=$1
 prompts=${2:-}
 port=${3:-8001}
 export PATH="$PWD/.venv/bin:$PATH"

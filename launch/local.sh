@@ -6,7 +6,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-config=${1:?usage: launch/local.sh CONFIG}
+[ $# -ge 1 ] || { echo "usage: launch/local.sh CONFIG" >&2; exit 2; }
+config=$1
 cluster=${CLUSTER:-cluster/local.yaml}
 export PATH="$PWD/.venv/bin:$PATH"
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }

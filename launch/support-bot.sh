@@ -6,7 +6,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-config=${1:?usage: launch/support-bot.sh CONFIG [FOLDER] [PORT]}
+[ $# -ge 1 ] || { echo "usage: launch/support-bot.sh CONFIG [FOLDER] [PORT]" >&2; exit 2; }
+config=$1
 folder=${2:-support-bot}
 port=${3:-8000}
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }

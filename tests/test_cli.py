@@ -5,6 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+
+from command_lines import every_command
+from scaletrain.cli import app
 
 SCALETRAIN = str(Path(sys.executable).with_name("scaletrain"))
 HERE = ("prepare", "train", "evaluate", "export", "chat", "config", "doctor", "runs", "show")
@@ -29,6 +33,31 @@ def test_every_command_explains_itself(command: str) -> None:
     assert f"Usage: scaletrain {command}" in result.stdout
 
 
+def test_the_list_of_commands_misses_none() -> None:
+    """A new command is put among those that are for the same, once."""
+    whole = get_command(app)
+    assert sorted(whole.list_commands(whole.context_class(whole))) == sorted(whole.commands)
+
+
+@pytest.mark.parametrize("group", ["", *sorted({path[0] for path in every_command() if len(path) > 1})])
+def test_a_list_of_commands_cuts_no_sentence(group: str) -> None:
+    """In 80 columns the first sentence of each command is whole."""
+    command = get_command(app).commands[group] if group else get_command(app)
+    context = command.context_class(command, info_name=group, terminal_width=80)
+    assert "..." not in command.get_help(context).replace("[ARGS]...", "")
+
+
+def test_every_option_says_what_it_is() -> None:
+    """Each argument and option of each command has its words."""
+    silent = [
+        f"{' '.join(path)} {option.name}"
+        for path, command in every_command().items()
+        for option in command.params
+        if not getattr(option, "help", None)
+    ]
+    assert silent == []
+
+
 def test_five_mistakes_give_five_problems_with_their_remedies(tmp_path: Path) -> None:
     """Nobody has to start a command five times to learn of five mistakes."""
     path = tmp_path / "run.yaml"
@@ -44,6 +73,21 @@ def test_five_mistakes_give_five_problems_with_their_remedies(tmp_path: Path) ->
     assert result.stderr.startswith("5 problems:"), result.stderr
     for part in ("name", "did you mean model.attention?", "data.seq_len: got", "keep one of the two", "use 6"):
         assert part in result.stderr
+
+
+@pytest.mark.parametrize("command", ["show", "export", "verify", "chat", "serve", "report", "data show"])
+def test_a_configuration_whose_run_has_not_begun_is_told(tmp_path: Path, command: str) -> None:
+    """One error with what to do, whatever is asked of it, and exit code 2."""
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        f"name: mine\nstorage: {{root: {tmp_path}/bucket}}\nmodel: {{source: x}}\n"
+        "data: {corpora: [{format: chitchat, source: y}]}\ntrain: {steps: 10}\n"
+    )
+    more = {"export": ["there"], "chat": ["--prompt", "hi"]}.get(command, [])
+    result = call(*command.split(), str(path), *more)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: there is no run at ") and "scaletrain train CONFIG" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_an_unknown_option_ends_with_2() -> None:

@@ -11,6 +11,7 @@ import pytest
 from scaletrain.checkpoint import Manifest
 from scaletrain.config_file import load_config
 from scaletrain.metrics import StepMetrics
+from scaletrain.sweep.checking import check_sweep
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -25,9 +26,32 @@ def _name(path: Path) -> str:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
 def test_links_of_documents_resolve(document: Path) -> None:
     """A relative link in a document points at a file of the repository."""
-    links = re.findall(r"\]\(([^)\s]+)\)", document.read_text())
-    missing = [link for link in links if "://" not in link and not (document.parent / link.partition("#")[0]).exists()]
+    missing = [link for link in _links(document) if not (document.parent / link.partition("#")[0]).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_places_in_documents_that_links_name_are_there(document: Path) -> None:
+    """What stands behind the # of a link is a heading of that document, as GitHub makes its name."""
+    lost = []
+    for link in _links(document):
+        path, _, heading = link.partition("#")
+        target = document.parent / path if path else document
+        if heading and target.suffix == ".md" and heading not in _headings(target):
+            lost.append(link)
+    assert lost == []
+
+
+def _links(document: Path) -> list[str]:
+    """The relative links of a document."""
+    links = re.findall(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"", document.read_text())
+    return [link for pair in links for link in pair if link and "://" not in link]
+
+
+def _headings(document: Path) -> list[str]:
+    """The headings of a document as links name them."""
+    heads = re.findall(r"^#+ (.+)$", document.read_text(), re.M)
+    return [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
@@ -55,8 +79,11 @@ def test_the_readmes_configuration_is_valid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=_name)
 def test_launch_configurations_load(config: Path) -> None:
-    """Every configuration in launch/configs is valid, and its run is called as its file."""
-    assert load_config(str(config), []).name == config.stem
+    """Every configuration in launch/configs is valid, all values of a sweep too, and its run is called as its file."""
+    loaded = load_config(str(config), [])
+    assert loaded.name == config.stem
+    if loaded.sweep is not None:
+        check_sweep(loaded)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=_name)
@@ -67,6 +94,14 @@ def test_scripts_are_short_strict_and_parse(script: Path) -> None:
     assert "set -euo pipefail" in text
     assert len(text.splitlines()) < 80
     subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@pytest.mark.parametrize("script", [path for path in SCRIPTS if "CONFIG" in path.read_text()], ids=_name)
+def test_scripts_say_how_they_are_called(script: Path) -> None:
+    """Without what it needs a script ends with 2, and with the line that its first comment has."""
+    done = subprocess.run([script], capture_output=True, text=True, check=False)
+    usage = done.stderr.strip().removeprefix("usage: ")
+    assert done.returncode == 2 and usage.startswith(f"launch/{script.name} CONFIG") and usage in script.read_text()
 
 
 def test_every_field_of_the_configuration_is_documented() -> None:

@@ -33,6 +33,23 @@ def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
         runs.read_run(RunLayout(str(tmp_path), "none"))
 
 
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        (("chitchat-small", "other"), "did you mean chitchat-small?"),
+        (("something", "other"), "`scaletrain runs {root}` lists those that there are"),
+        ((), "`scaletrain train CONFIG` begins one; another storage root is named by --root"),
+    ],
+)
+def test_what_to_do_about_a_run_that_is_not_there(tmp_path: Path, there: tuple[str, ...], told: str) -> None:
+    """A name that comes near, or where to look, or how one is begun."""
+    for name in there:
+        make_run(tmp_path, name, steps=())
+    with pytest.raises(NotFoundError) as raised:
+        runs.check_exists(RunLayout(str(tmp_path), "chitchat-smal"))
+    assert told.format(root=tmp_path) in str(raised.value)
+
+
 @pytest.mark.parametrize("name", ["mine", "s3://bucket/team/runs/mine", "s3://bucket/team/runs/mine/"])
 def test_a_run_is_found_by_name_or_url(name: str) -> None:
     """A run's URL says its root; a name belongs to the root that was given."""

@@ -4,9 +4,10 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 the run f
 130 interrupted (the state was saved first).
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from scaletrain import (
     __version__,
@@ -30,21 +31,51 @@ from scaletrain.command import (
     Overrides,
     Root,
     RunName,
+    examples,
     find_run_of,
     load_config_file,
     print_result,
     reported,
 )
 from scaletrain.errors import ConfigError
+from scaletrain.log import console
+
+# In the order in which one meets them.
+_STAGES = {
+    "From dumps to a model": ("doctor", "prepare", "train", "evaluate", "chat", "export"),
+    "For other people": ("serve", "keys", "judge"),
+    "Before paying, and many runs": ("plan", "simulate", "prices", "sweep"),
+    "On a cluster": ("cluster", "submit", "jobs", "logs", "status", "stop", "down"),
+    "What happened, and is it true": ("runs", "show", "report", "verify", "replay", "data", "config"),
+}
+
+
+class _ByStage(TyperGroup):
+    """Lists the commands by what they are for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for names in _STAGES.values() for name in names]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        longest = max(map(len, self.commands))
+        told = {name: each.get_short_help_str(formatter.width - 6 - longest) for name, each in self.commands.items()}
+        for stage, names in _STAGES.items():
+            with formatter.section(stage):
+                formatter.write_dl([(name.ljust(longest), told[name]) for name in names])
+
 
 app = typer.Typer(
     name="scaletrain",
+    cls=_ByStage,
     help="Train your own chat model: dialogue dumps in, a fine-tuned and measured model out.\n\n"
-    "CONFIG is a YAML file; any field can be changed behind it, as in train.steps=200.",
+    "CONFIG is a YAML file (docs/configuration.md; launch/configs has some); any field can be changed behind it, as in "
+    "train.steps=200. What a run leaves is in its bucket, a folder or URL: storage.root.",
+    epilog=examples("scaletrain train launch/configs/quickstart.yaml", "scaletrain train --help"),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 
@@ -80,7 +111,9 @@ def _options(
         raise typer.Exit
 
 
-@app.command()
+@app.command(
+    epilog=examples("scaletrain train run.yaml", "scaletrain train run.yaml train.steps=200 scaling.workers=1 --local")
+)
 @reported
 def train(
     config: ConfigFile,
@@ -89,14 +122,17 @@ def train(
         bool, typer.Option("--local", help="one GPU or CPU in this process, without Ray: breakpoint() works")
     ] = False,
 ) -> None:
-    """Fine-tune; prepares what is missing. The same command goes on where the last one ended."""
+    """Fine-tune; prepares what is missing.
+
+    The same command goes on where the last one ended: after Ctrl-C, which saves first, a crash, or a lost machine.
+    """
     from scaletrain.train.trainer import train as train_run
 
     summary = train_run(load_config_file(config, overrides), local=local)
     print(f"{summary.run_url} is at step {summary.step} of {summary.total_steps}")
 
 
-@app.command()
+@app.command(epilog=examples("scaletrain config run.yaml zero.stage=3"))
 @reported
 def config(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print the resolved configuration, or every problem in it."""
@@ -105,11 +141,11 @@ def config(config: ConfigFile, overrides: Overrides = None) -> None:
     print(dump_config(load_config_file(config, overrides)), end="")
 
 
-@app.command()
+@app.command(epilog=examples("scaletrain doctor run.yaml", "scaletrain doctor --cluster cluster/aws.yaml run.yaml"))
 @reported
 def doctor(
     config: Annotated[
-        str | None, typer.Argument(metavar="[CONFIG]", help="a YAML file, whose bucket is tried as well")
+        str | None, typer.Argument(metavar="CONFIG", help="a YAML file, whose bucket is tried as well")
     ] = None,
     overrides: Overrides = None,
     nodes: Annotated[
@@ -119,13 +155,12 @@ def doctor(
         str | None, typer.Option("--cluster", metavar="FILE", help="the same on a cluster that is up, as a job")
     ] = None,
 ) -> None:
-    """Say whether this machine is ready: versions, memory, disk, GPU and driver, bucket.
+    """Say whether this machine, or a cluster, is ready to train.
 
-    With --cluster FILE, whether its nodes are, in two minutes: each node's driver, /dev/shm, clock and bucket speed;
-    then all workers reduce together and make 20 ZeRO-3 steps.
+    Looks at versions, memory, disk, GPU and driver, and the bucket of CONFIG. With --cluster FILE, at its nodes, in two
+    minutes: each node's driver, /dev/shm, clock and bucket speed; then all workers reduce together and make 20 ZeRO-3
+    steps.
     """
-    from rich.console import Console
-
     from scaletrain.doctor import diagnose, render
 
     if (nodes or cluster) and config is None:
@@ -141,14 +176,12 @@ def doctor(
     else:
         section = load_config_file(config, overrides).storage
         findings = diagnose(section.root, section.options)
-    Console().print(render(findings))
+    console(stderr=False).print(render(findings))
     if any(finding.status == "fail" for finding in findings):
         raise typer.Exit(1)
 
 
 def _doctor_nodes(config: str, overrides: list[str] | None) -> None:
-    from rich.console import Console
-
     from scaletrain import devices, storage
     from scaletrain.cluster.node_doctor import check_nodes, render
     from scaletrain.train import on_ray
@@ -162,18 +195,19 @@ def _doctor_nodes(config: str, overrides: list[str] | None) -> None:
             loaded.scaling, device=device, wait_s=60 * loaded.scaling.wait_minutes, should_stop=lambda: False
         )
         findings = check_nodes(loaded, group, device=device)
-    Console().print(render(findings))
+    console(stderr=False).print(render(findings))
     if any(each.finding.status == "fail" for each in findings):
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog=examples("scaletrain verify my-run --root s3://my-bucket/scaletrain"))
 @reported
 def verify(run: RunName, root: Root = "bucket", as_json: Json = False) -> None:
-    """Prove from the bucket alone that a run lost and repeated nothing, and that its checkpoints are whole.
+    """Prove that a run lost nothing, repeated nothing and is whole.
 
-    Every committed step has to be there once, with the samples of its place in the order of the data, chained by hash;
-    every byte of every checkpoint has to match its checksum. Ends with 1 where anything does not, and says what.
+    From the bucket alone: every committed step has to be there once, with the samples of its place in the order of the
+    data, chained by hash; every byte of every checkpoint has to match its checksum. Ends with 1 where anything does
+    not, and says what.
     """
     from scaletrain.verify import verdict_display, verify_run
 
@@ -183,7 +217,7 @@ def verify(run: RunName, root: Root = "bucket", as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog=examples("scaletrain replay my-run --step 120 --blame"))
 @reported
 def replay(
     run: RunName,

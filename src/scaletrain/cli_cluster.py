@@ -6,22 +6,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaletrain.command import Json, load_config_file, print_result, reported
+from scaletrain.command import Json, examples, load_config_file, print_result, reported
 from scaletrain.errors import ConfigError
+from scaletrain.log import console
 
 if TYPE_CHECKING:
     from scaletrain.cluster.plan import Step
 
 cluster_app = typer.Typer(
     name="cluster",
-    help="Prepare a cloud account and a cluster file for `ray up`, check both, and leave nothing behind.\n\n"
+    help="Prepare a cloud account and a cluster file, and check both.\n\n"
     "First `init`, then `check`, then `ray up FILE`; jobs go there by `scaletrain submit`.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 init_app = typer.Typer(
     name="init",
-    help="Make what a cluster file needs and fill its lines marked `# init:`; the plan is shown first.",
+    help="Make what a cluster file needs, and fill the file.\n\n"
+    "The plan is shown first; of the file only the lines marked `# init:` are filled.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -39,7 +41,7 @@ DestroyBucket = Annotated[
 ]
 
 
-@init_app.command("aws")
+@init_app.command("aws", epilog=examples("scaletrain cluster init aws --region us-east-1"))
 @reported
 def init_aws(
     file: Annotated[Path, typer.Option("--file", help="the cluster file to fill")] = Path("cluster/aws.yaml"),
@@ -53,7 +55,10 @@ def init_aws(
     destroy: Destroy = False,
     destroy_bucket: DestroyBucket = False,
 ) -> None:
-    """Bucket, roles, security group, S3 endpoint and keys in your AWS account; a second run changes nothing."""
+    """Prepare your AWS account; a second run changes nothing.
+
+    Makes a bucket, roles, a security group, an S3 endpoint and keys.
+    """
     from scaletrain.cluster.aws_init import AwsRequest, plan_aws, plan_destroy_aws
 
     _refuse_half_a_wish(destroy, destroy_bucket)
@@ -66,7 +71,7 @@ def init_aws(
         print(f"Next: scaletrain cluster check {file}, then ray up {file}")
 
 
-@init_app.command("gcp")
+@init_app.command("gcp", epilog=examples("scaletrain cluster init gcp --project my-project --region us-central1"))
 @reported
 def init_gcp(
     file: Annotated[Path, typer.Option("--file", help="the cluster file to fill")] = Path("cluster/gcp.yaml"),
@@ -84,7 +89,10 @@ def init_gcp(
     destroy: Destroy = False,
     destroy_bucket: DestroyBucket = False,
 ) -> None:
-    """Bucket, service accounts, roles and firewall rules in your Google Cloud project; a second run changes nothing."""
+    """Prepare your Google Cloud project; a second run changes nothing.
+
+    Makes a bucket, service accounts, roles, firewall rules and keys.
+    """
     from scaletrain.cluster.gcp_init import GcpRequest, plan_destroy_gcp, plan_gcp
 
     _refuse_half_a_wish(destroy, destroy_bucket)
@@ -97,7 +105,13 @@ def init_gcp(
         print(f"Next: scaletrain cluster check {file}, then ray up {file}")
 
 
-@init_app.command("local")
+@init_app.command(
+    "local",
+    epilog=examples(
+        "scaletrain cluster init local --head 10.0.0.1 --worker 10.0.0.2 --ssh-user me --ssh-key ~/.ssh/id_ed25519 "
+        "--bucket s3://my-bucket/scaletrain"
+    ),
+)
 @reported
 def init_local(
     head: Annotated[str, typer.Option("--head", help="the head's address, as the others reach it")],
@@ -108,7 +122,10 @@ def init_local(
     file: Annotated[Path, typer.Option("--file", help="the cluster file to fill")] = Path("cluster/local.yaml"),
     yes: Yes = False,
 ) -> None:
-    """Ray's token on this machine, and the file filled for machines that you have; they are not touched."""
+    """Fill the file for machines that you have.
+
+    Makes Ray's token on this machine; the others are not touched.
+    """
     from scaletrain.cluster.init import plan_local
 
     steps = plan_local(file, head=head, workers=worker, ssh_user=ssh_user, ssh_key=ssh_key, bucket=bucket)
@@ -116,16 +133,17 @@ def init_local(
         print(f"Next: scaletrain cluster check {file}, then ray up {file}")
 
 
-@cluster_app.command()
+@cluster_app.command(epilog=examples("scaletrain cluster check cluster/aws.yaml run.yaml"))
 @reported
 def check(
     file: ClusterPath,
-    config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="a run that shall fit on it")] = None,
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="a run that shall fit on it")] = None,
     as_json: Json = False,
 ) -> None:
-    """Every problem of a cluster file and of the account behind it, each with its remedy; and what an hour costs.
+    """List every problem of a cluster file and its account.
 
-    Nothing is started or changed. Exit code 0: ready for `ray up`; 2: not ready.
+    Each comes with its remedy; and what an hour costs. Nothing is started or changed. Exit code 0: ready for `ray up`;
+    2: not ready.
     """
     from scaletrain.cluster.check import check_cluster
 
@@ -138,10 +156,10 @@ def check(
         raise typer.Exit(2)
 
 
-@cluster_app.command("sweep-leaks")
+@cluster_app.command("sweep-leaks", epilog=examples("scaletrain cluster sweep-leaks cluster/aws.yaml --delete"))
 @reported
 def sweep_leaks(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="leaks of this file's cluster only")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="leaks of this file's cluster only")] = None,
     cluster: Annotated[str | None, typer.Option("--cluster", help="leaks of the cluster of this name only")] = None,
     region: Annotated[
         str | None, typer.Option("--region", help="AWS: by default the file's, or your profile's")
@@ -153,7 +171,10 @@ def sweep_leaks(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Machines, disks, addresses, network interfaces and, with FILE, images that cost money for nothing."""
+    """List what still costs money without a cluster.
+
+    Machines, disks, addresses, network interfaces and, with FILE, images.
+    """
     from scaletrain.cluster import sweep
     from scaletrain.cluster.leaks import leaks_table
 
@@ -166,7 +187,7 @@ def sweep_leaks(
     found.remove(tell=_tell)
 
 
-@cluster_app.command()
+@cluster_app.command(epilog=examples("scaletrain cluster image cluster/aws.yaml --node-type gpu_spot"))
 @reported
 def image(
     file: ClusterPath,
@@ -176,7 +197,10 @@ def image(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Make an image of a worker that is set up, so that later ones need no installation; that worker is used up."""
+    """Make an image of a worker, so that later ones start sooner.
+
+    They need no installation. The worker is used up.
+    """
     from scaletrain.cluster.cluster_file import load_cluster_file
     from scaletrain.cluster.image import bake
 
@@ -189,16 +213,17 @@ def image(
     print_result(baked.record(), as_json=as_json, display=lambda: baked.advice(loaded))
 
 
-@cluster_app.command("test")
+@cluster_app.command("test", epilog=examples("scaletrain cluster test cluster/aws.yaml"))
 @reported
 def test_file(
     file: ClusterPath,
     keep: Annotated[bool, typer.Option("--keep", help="keep the logs also where all went well")] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring this very file up on an emulated cloud on this computer, by the real `ray up`: free, a minute or two.
+    """Bring a cluster file up on an emulated cloud, here.
 
-    Needs root on Linux: it makes machines of namespaces. Without, it says how to run it in a container.
+    By the real `ray up`; free, a minute or two. Needs root on Linux: it makes machines of namespaces. Without, it says
+    how to run it in a container.
     """
     from scaletrain.cluster.rehearsal import rehearse
 
@@ -215,11 +240,9 @@ def _refuse_half_a_wish(destroy: bool, destroy_bucket: bool) -> None:
 
 def _agree_and_do(steps: "list[Step]", account: str | None, *, yes: bool) -> bool:
     """Show a plan, ask, and carry it out; return whether all is done."""
-    from rich.console import Console
-
     from scaletrain.cluster.plan import carry_out, plan_table, to_do
 
-    Console().print(plan_table(steps, account))
+    console(stderr=False).print(plan_table(steps, account))
     if not to_do(steps):
         print("nothing to do")
         return True

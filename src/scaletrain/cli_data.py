@@ -9,6 +9,7 @@ from scaletrain.command import (
     Json,
     Overrides,
     Root,
+    examples,
     find_run_of,
     is_config_file,
     load_config_file,
@@ -19,9 +20,9 @@ from scaletrain.errors import ConfigError
 
 prepare_app = typer.Typer()
 app = typer.Typer(
-    help="Look into prepared datasets: rows decoded, every byte checked, two compared.\n\n"
-    "DATASET is the URL that `scaletrain prepare` prints, as s3://my-bucket/scaletrain/data/0123456789abcdef, or a run "
-    "or its CONFIG, which stand for the dataset that the run is trained on.",
+    help="Look into prepared datasets: show rows, check, compare two.\n\n"
+    "DATASET is the URL that `scaletrain prepare` prints, as bucket/data/0123456789abcdef, or a run or its CONFIG, "
+    "which stand for the dataset that the run is trained on.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -29,7 +30,9 @@ app = typer.Typer(
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="a dataset's URL or folder, or a run or its CONFIG")]
 
 
-@prepare_app.command()
+@prepare_app.command(
+    epilog=examples("scaletrain prepare run.yaml", "scaletrain prepare run.yaml --explain dump.jsonl:12")
+)
 @reported
 def prepare(
     config: ConfigFile,
@@ -44,10 +47,10 @@ def prepare(
         ),
     ] = None,
 ) -> None:
-    """Clean, tokenise and pack the corpora into the bucket; done once, then reused.
+    """Clean, tokenise and pack the corpora into the bucket, once.
 
-    With --explain ID, as in `scaletrain prepare run.yaml --explain dump.jsonl:12`, tell one conversation's life: where
-    it was read, what changed it, why it was left out, or which samples it is in.
+    The dataset is reused by every run that it fits; its URL is printed. With --explain ID, tell one conversation's life
+    instead: where it was read, what changed it, why it was left out, or which samples it is in.
     """
     from scaletrain import storage
     from scaletrain.data.prepare import prepare as prepare_data
@@ -62,7 +65,7 @@ def prepare(
     print("\n\n".join("\n".join(life.lines(url)) for life in find_lives(url, explain)))
 
 
-@app.command("show")
+@app.command("show", epilog=examples("scaletrain data show bucket/data/0123456789abcdef --n 3 --split validation"))
 @reported
 def show(
     dataset: Dataset,
@@ -73,9 +76,9 @@ def show(
     root: Root = "bucket",
     as_json: Json = False,
 ) -> None:
-    """Show rows decoded, documents apart, and in green what is learned from.
+    """Show rows decoded, in green what is learned from.
 
-    As in `scaletrain data show bucket/data/0123456789abcdef --n 3 --split validation`.
+    A row has several conversations, which do not see one another; they are shown apart.
     """
     from scaletrain.data.show import rows_display, show_rows
 
@@ -84,13 +87,13 @@ def show(
     print_result([row.record() for row in rows], as_json=as_json, display=lambda: rows_display(rows))
 
 
-@app.command("check")
+@app.command("check", epilog=examples("scaletrain data check bucket/data/0123456789abcdef"))
 @reported
 def check(dataset: Dataset, root: Root = "bucket", as_json: Json = False) -> None:
-    """Read a whole dataset and list everything that is wrong with it; ends with 1 where anything is.
+    """Read a whole dataset and list everything that is wrong with it.
 
-    Every file has to match the checksum in the index; every row its sample_id, lengths, labels and padding; and the
-    provenance has to tell of every document. As in `scaletrain data check bucket/data/0123456789abcdef`.
+    Ends with 1 where anything is. Every file has to match the checksum in the index; every row its sample_id, lengths,
+    labels and padding; and the provenance has to tell of every document.
     """
     from scaletrain.data.check import check_dataset
 
@@ -100,7 +103,7 @@ def check(dataset: Dataset, root: Root = "bucket", as_json: Json = False) -> Non
         raise typer.Exit(1)
 
 
-@app.command("diff")
+@app.command("diff", epilog=examples("scaletrain data diff bucket/data/0123456789abcdef bucket/data/fedcba9876543210"))
 @reported
 def diff(
     before: Annotated[str, typer.Argument(metavar="A", help="a dataset's URL or folder, or a run or its CONFIG")],
@@ -108,9 +111,9 @@ def diff(
     root: Root = "bucket",
     as_json: Json = False,
 ) -> None:
-    """Compare two datasets: settings, counts, and which conversations came and went, and why.
+    """Compare two datasets: settings, counts, and conversations.
 
-    As in `scaletrain data diff bucket/data/0123456789abcdef bucket/data/fedcba9876543210`.
+    Of the conversations that went it says why.
     """
     from scaletrain.data.diff import diff_datasets, difference_display
 
@@ -123,11 +126,14 @@ def _find(name: str, root: str) -> tuple[str, str | None]:
     from scaletrain import checkpoint, storage
     from scaletrain.data.shards import INDEX
     from scaletrain.run_inputs import inputs_of
+    from scaletrain.runs import check_exists
 
     name = name.rstrip("/")
     if not is_config_file(name) and storage.exists(storage.join(name, INDEX)):
         return name, None
     run = find_run_of(name, root)
+    if is_config_file(name):
+        check_exists(run)
     if not storage.exists(run.config):
         raise ConfigError(
             f"{name}: neither a dataset (there is no {storage.join(name, INDEX)}) nor a run at {run.url}; "

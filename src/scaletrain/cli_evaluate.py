@@ -4,7 +4,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaletrain.command import ConfigFile, Json, Overrides, find_run_of, load_config_file, print_result, reported
+from scaletrain.command import (
+    ConfigFile,
+    Json,
+    Overrides,
+    examples,
+    find_run_of,
+    load_config_file,
+    print_result,
+    reported,
+)
 from scaletrain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,7 +24,9 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples("scaletrain evaluate run.yaml", "scaletrain evaluate run.yaml --against other-run@300 --json")
+)
 @reported
 def evaluate(
     config: ConfigFile,
@@ -47,11 +58,11 @@ def evaluate(
     judge_model: Annotated[str | None, typer.Option("--judge-model", help="the model to ask there")] = None,
     as_json: Json = False,
 ) -> None:
-    """Perplexity on held-out conversations and sample answers, before and after training.
+    """Measure perplexity and sample answers, before and after.
 
-    Figures come by corpus, language and turn, with intervals over conversations and a paired test; they are kept in the
-    run's folder as JSON, with summary.md and report.html. The judge's key is read from the environment variable that
-    evaluate.judge_key names.
+    Perplexity is that of held-out conversations, before and after training. Figures come by corpus, language and turn,
+    with intervals over conversations and a paired test; they are kept in the run's folder as JSON, with summary.md and
+    report.html. The judge's key is read from the environment variable that evaluate.judge_key names.
     """
     from scaletrain import devices, storage
     from scaletrain.evaluate.compare import evaluate as evaluate_run

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaletrain.command import Json, is_config_file, print_result, reported
+from scaletrain.command import Json, examples, is_config_file, print_result, reported
 from scaletrain.errors import ClusterError, ConfigError, ScaletrainError
 from scaletrain.log import get_logger
 
@@ -24,7 +24,7 @@ JobOrRun = Annotated[str, typer.Argument(metavar="JOB_OR_RUN", help="a job's id,
 log = get_logger(__name__)
 
 
-@app.command(epilog="Example: scaletrain submit --cluster cluster/aws.yaml -- train run.yaml train.steps=200")
+@app.command(epilog=examples("scaletrain submit --cluster cluster/aws.yaml -- train run.yaml train.steps=200"))
 @reported
 def submit(
     cluster: ClusterPath,
@@ -47,11 +47,12 @@ def submit(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a scaletrain command on the cluster, and follow it; the job goes on if this machine sleeps or leaves.
+    """Run a scaletrain command on the cluster, and follow it.
 
-    The configuration is checked here, and its resolved form put into the bucket. This project's source goes along,
-    and the packages that the configuration names. Ctrl-C only stops following. Exit codes: 0 the job succeeded, 1 it
-    failed, 2 the input was wrong and nothing was sent, 130 interrupted.
+    The job goes on if this machine sleeps or leaves. The configuration is checked here, and its resolved form put into
+    the bucket. This project's source goes along, and the packages that the configuration names. Ctrl-C only stops
+    following. Exit codes: 0 the job succeeded, 1 it failed, 2 the input was wrong and nothing was sent, 130
+    interrupted.
     """
     from scaletrain.cluster.cluster_file import load_cluster_file
     from scaletrain.cluster.jobs import connected
@@ -77,10 +78,13 @@ def submit(
     print_result({"job": job_id, "phases_s": phases.seconds}, as_json=as_json, display=lambda: job_id)
 
 
-@app.command()
+@app.command(epilog=examples("scaletrain jobs --cluster cluster/aws.yaml"))
 @reported
 def jobs(cluster: ClusterPath, as_json: Json = False) -> None:
-    """List the cluster's jobs, the newest last; those of an earlier head are not known to this one."""
+    """List the cluster's jobs, the newest last.
+
+    Those of an earlier head are not known to this one.
+    """
     from scaletrain.cluster.cluster_file import load_cluster_file
     from scaletrain.cluster.jobs import connected
     from scaletrain.cluster.status import jobs_table
@@ -90,7 +94,7 @@ def jobs(cluster: ClusterPath, as_json: Json = False) -> None:
     print_result([job.record() for job in found], as_json=as_json, display=lambda: jobs_table(found))
 
 
-@app.command()
+@app.command(epilog=examples("scaletrain logs my-run -f --cluster cluster/aws.yaml"))
 @reported
 def logs(
     job: JobOrRun,
@@ -100,7 +104,10 @@ def logs(
     ] = False,
     lines: Annotated[int | None, typer.Option("-n", "--lines", help="only the last lines of what there is")] = None,
 ) -> None:
-    """Show what a job has written; with -f go on until it ends. It may be followed by many, and any number of times."""
+    """Show what a job has written; with -f go on until it ends.
+
+    It may be followed by many, and any number of times.
+    """
     from scaletrain.cluster.cluster_file import load_cluster_file
     from scaletrain.cluster.jobs import connected
 
@@ -118,10 +125,13 @@ def logs(
         _end_as(found)
 
 
-@app.command()
+@app.command(epilog=examples("scaletrain status --cluster cluster/aws.yaml"))
 @reported
 def status(cluster: ClusterPath, as_json: Json = False) -> None:
-    """Show the cluster: its machines, those that are coming, why others did not come, and the jobs that run."""
+    """Show the cluster: its machines, and the jobs that run.
+
+    Also the machines that are coming, and why others did not come.
+    """
     from scaletrain.cluster.cluster_file import load_cluster_file
     from scaletrain.cluster.status import read_status, status_display
 
@@ -129,7 +139,7 @@ def status(cluster: ClusterPath, as_json: Json = False) -> None:
     print_result(found.record(), as_json=as_json, display=lambda: status_display(found))
 
 
-@app.command()
+@app.command(epilog=examples("scaletrain stop my-run --cluster cluster/aws.yaml"))
 @reported
 def stop(
     job: JobOrRun,
@@ -139,7 +149,10 @@ def stop(
     ] = False,
     timeout_minutes: Annotated[float, typer.Option("--timeout-minutes", help="wait this long for the commit")] = 30.0,
 ) -> None:
-    """Stop a job: a training run finishes its step and commits it first. The same submit goes on from there."""
+    """Stop a job: a run finishes its step and commits it first.
+
+    The same submit goes on from there.
+    """
     from scaletrain.cluster.cluster_file import load_cluster_file
     from scaletrain.cluster.jobs import connected
     from scaletrain.cluster.stopping import end_now, stop_job
@@ -156,13 +169,16 @@ def stop(
     print(f"{found.id}: {found.outcome}")
 
 
-@app.command()
+@app.command(epilog=examples("scaletrain down cluster/aws.yaml"))
 @reported
 def down(
     cluster: Annotated[str, typer.Argument(metavar="FILE", help="the cluster file that `ray up` took")],
     yes: Annotated[bool, typer.Option("--yes", help="stop the jobs that run, after their commit, and go on")] = False,
 ) -> None:
-    """End the cluster and all its machines with `ray down`; refused while a job runs. The bucket stays as it is."""
+    """End the cluster and all its machines; the bucket stays.
+
+    By `ray down`; refused while a job runs.
+    """
     from scaletrain.cluster.cluster_file import load_cluster_file
     from scaletrain.cluster.head import NotUpError, is_up, take_down
     from scaletrain.cluster.jobs import serves_jobs

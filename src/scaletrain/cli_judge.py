@@ -7,18 +7,20 @@ import typer
 
 from scaletrain.cli_judge_votes import Database, ItemsFile, check_installed, items_of
 from scaletrain.cli_judge_votes import app as votes_app
-from scaletrain.command import Root, find_run_of, is_config_file, reported
+from scaletrain.command import Root, examples, find_run_of, is_config_file, reported
 from scaletrain.errors import ConfigError
 from scaletrain.log import get_logger
 
 log = get_logger(__name__)
 
 app = typer.Typer(
-    help="Blind human evaluation: people choose between two answers and are not told whose they are.\n\n"
-    "1. judge prepare base=MODEL trained=RUN --prompts prompts.txt --out judging.jsonl\n\n"
-    "2. judge serve judging.jsonl\n\n"
-    "3. judge result judging.jsonl\n\n"
-    "4. judge export judging.jsonl preferences.jsonl",
+    help="Blind human evaluation: people choose between two answers.\n\nThey are not told whose the answers are.",
+    epilog=examples(
+        "scaletrain judge prepare base=HuggingFaceTB/SmolLM2-135M-Instruct trained=my-run --prompts prompts.txt",
+        "scaletrain judge serve judging.jsonl",
+        "scaletrain judge result judging.jsonl",
+        "scaletrain judge export judging.jsonl preferences.jsonl",
+    ),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -30,13 +32,19 @@ KeyFrom = Annotated[
 ]
 
 
-@app.command("prepare")
+@app.command(
+    "prepare",
+    epilog=examples(
+        "scaletrain judge prepare base=HuggingFaceTB/SmolLM2-135M-Instruct trained=my-run --prompts prompts.txt",
+        "scaletrain judge prepare --from-run my-run",
+    ),
+)
 @reported
 def prepare(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME=]MODEL...",
+            metavar="[NAME=]MODEL",
             help="two or more: runs, CONFIGs, folders, URLs, GGUF files, Hugging Face ids, OpenAI-compatible servers "
             "as https://host/v1#MODEL; or .json files of `scaletrain evaluate`",
         ),
@@ -59,10 +67,9 @@ def prepare(
     device: Annotated[str, typer.Option("--device", help="auto, cuda or cpu")] = "auto",
     key_from: KeyFrom = None,
 ) -> None:
-    """Write the answers that are to be judged: asked of models now, or those of an evaluation.
+    """Write the answers that are to be judged.
 
-    As in `scaletrain judge prepare base=HuggingFaceTB/SmolLM2-135M-Instruct trained=my-run --prompts prompts.txt`,
-    or `scaletrain judge prepare --from-run my-run`.
+    They are asked of models now, or are those of an evaluation.
     """
     from scaletrain.judge import prepare as preparing
     from scaletrain.judge.contenders import contenders
@@ -92,7 +99,13 @@ def prepare(
         log.warning("there is nothing to judge: all models gave the same answers")
 
 
-@app.command("serve")
+@app.command(
+    "serve",
+    epilog=examples(
+        "scaletrain judge serve judging.jsonl",
+        "scaletrain judge serve judging.jsonl --host 0.0.0.0 --judge Ana --judge Ben",
+    ),
+)
 @reported
 def serve(
     file: ItemsFile,
@@ -130,10 +143,10 @@ def serve(
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="with --live: 512")] = None,
     key_from: KeyFrom = None,
 ) -> None:
-    """Serve the page on which people vote, until Ctrl-C. A vote is on disk before the next pair is shown.
+    """Serve the page on which people vote, until Ctrl-C.
 
-    As in `scaletrain judge serve judging.jsonl`, or for judges elsewhere, behind something that adds TLS:
-    `scaletrain judge serve judging.jsonl --host 0.0.0.0 --judge Ana --judge Ben`.
+    A vote is on disk before the next pair is shown. For judges elsewhere name them, and put something in front that
+    adds TLS.
     """
     check_installed()
     from scaletrain.judge.dealing import Dealer

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scaletrain.command import Json, print_result, reported
+from scaletrain.command import Json, examples, print_result, reported
 from scaletrain.errors import ConfigError
 
 app = typer.Typer()
@@ -32,7 +32,7 @@ LeaveOut = Annotated[
 ]
 
 
-@app.command("result")
+@app.command("result", epilog=examples("scaletrain judge result judging.jsonl --html result.html"))
 @reported
 def result(
     file: ItemsFile,
@@ -42,10 +42,10 @@ def result(
     markdown: Annotated[str | None, typer.Option("--markdown", metavar="URL", help="write the tables")] = None,
     as_json: Json = False,
 ) -> None:
-    """Tell who is preferred, how sure that is, whether judges agree, and how many more votes decide it.
+    """Tell who is preferred, and how sure that is.
 
-    May be called as often as you like while people vote: stopping when it says "decided" errs in at most 5 of 100
-    judgings of equal models. As in `scaletrain judge result judging.jsonl --html result.html`.
+    Also whether judges agree, and how many more votes decide it. May be called as often as you like while people vote:
+    stopping when it says "decided" errs in at most 5 of 100 judgings of equal models.
     """
     from scaletrain import storage
     from scaletrain.judge.page import result_page
@@ -64,7 +64,13 @@ def result(
     print_result(found.record(), as_json=as_json, display=lambda: display(found))
 
 
-@app.command("export")
+@app.command(
+    "export",
+    epilog=examples(
+        "scaletrain judge export judging.jsonl preferences.jsonl",
+        "scaletrain judge export judging.jsonl s3://my-bucket/runs/my-run/evaluation/votes.jsonl --as votes",
+    ),
+)
 @reported
 def export(
     file: ItemsFile,
@@ -75,10 +81,9 @@ def export(
     votes: Database = None,
     leave_out: LeaveOut = None,
 ) -> None:
-    """Write the votes as pairs to learn from (train.objective=dpo; TRL reads them too), or all of them as they are.
+    """Write the votes as pairs to learn from, or as they are.
 
-    As in `scaletrain judge export judging.jsonl preferences.jsonl`, or into a run's folder
-    `scaletrain judge export judging.jsonl s3://my-bucket/runs/my-run/evaluation/votes.jsonl --as votes`.
+    Pairs are for train.objective=dpo; TRL reads them too.
     """
     from scaletrain import storage
     from scaletrain.judge.preferences import lines, preferences
@@ -97,16 +102,16 @@ def export(
     print(f"{dest}: {len(records):,} {what}")
 
 
-@app.command("import")
+@app.command("import", epilog=examples("scaletrain judge import judging.jsonl feedback.jsonl"))
 @reported
 def import_feedback(
     file: ItemsFile,
     feedback: Annotated[str, typer.Argument(metavar="FEEDBACK", help="the JSON lines that `scaletrain serve` wrote")],
     votes: Database = None,
 ) -> None:
-    """Take in the thumbs that users gave a served model; they are shown beside the votes and exported with them.
+    """Take in the thumbs that users gave a served model.
 
-    The same line is taken once. As in `scaletrain judge import judging.jsonl feedback.jsonl`.
+    They are shown beside the votes and exported with them. The same line is taken once.
     """
     from scaletrain.judge.feedback import read_feedback
     from scaletrain.judge.vote_store import VoteStore, database_beside

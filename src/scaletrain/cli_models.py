@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scaletrain.command import Root, RunName, find_run_of, is_config_file, reported
+from scaletrain.command import Root, RunName, examples, find_run_of, is_config_file, reported
 from scaletrain.errors import ConfigError
 
 app = typer.Typer()
@@ -13,7 +13,13 @@ app = typer.Typer()
 _DTYPES = ("auto", "fp32", "bf16", "fp16", "q8_0")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "scaletrain export run.yaml my-model",
+        "scaletrain export my-run my-model.gguf --dtype q8_0",
+        "scaletrain export my-run hub:me/my-model --licence apache-2.0",
+    )
+)
 @reported
 def export(
     run: RunName,
@@ -36,20 +42,24 @@ def export(
         str | None, typer.Option("--push-to", metavar="DEST", help="put the same there too, as hub:USER/NAME")
     ] = None,
 ) -> None:
-    """Write a run's model as a Hugging Face folder (safetensors, tokenizer, model card); LoRA is merged.
+    """Write a run's model as a Hugging Face folder or a GGUF file.
 
-    A DEST that ends in .gguf is one file for llama.cpp instead (Llama models only). hub:USER/NAME is a repository of
+    A folder has safetensors, tokenizer and model card; LoRA is merged. A DEST that ends in .gguf is one file for
+    llama.cpp instead (Llama models only). hub:USER/NAME is a repository of
     the Hugging Face hub, made private where it does not exist; the token is read from HF_TOKEN, or is that of
     `hf auth login`.
     """
     from scaletrain.model.export import Format, export_run
+    from scaletrain.runs import check_exists
 
     if dtype not in _DTYPES:
         raise ConfigError(f"--dtype={dtype}: give one of {', '.join(_DTYPES)}")
+    found = find_run_of(run, root)
+    check_exists(found)
     form: Format = "adapter" if adapter else "gguf" if dest.endswith(".gguf") else "model"
     print(
         export_run(
-            find_run_of(run, root),
+            found,
             dest,
             form=form,
             step=step,
@@ -60,7 +70,13 @@ def export(
     )
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "scaletrain chat run.yaml",
+        "scaletrain chat HuggingFaceTB/SmolLM2-135M-Instruct --temperature 0 --prompt Hello",
+        "scaletrain chat --url http://127.0.0.1:8000/v1",
+    )
+)
 @reported
 def chat(
     model: Annotated[
@@ -88,10 +104,10 @@ def chat(
     plain: Annotated[bool, typer.Option("--plain", help="answers as they are, Markdown not rendered")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cuda or cpu")] = "auto",
 ) -> None:
-    """Talk to a model in the terminal; /help there lists what can be changed on the way.
+    """Talk to a model in the terminal.
 
-    `echo QUESTION | scaletrain chat MODEL` prints the answer and nothing else. With --url the model runs elsewhere; a
-    key for it is read from SCALETRAIN_API_KEY.
+    /help there lists what can be changed on the way. `echo QUESTION | scaletrain chat MODEL` prints the answer and
+    nothing else. With --url the model runs elsewhere; a key for it is read from SCALETRAIN_API_KEY.
     """
     from scaletrain.model.sampling import Sampling
     from scaletrain.serve.chat import Models
@@ -122,5 +138,10 @@ def chat(
 def _folder_of(name: str, root: str) -> Path:
     """The local Hugging Face folder that a user means."""
     from scaletrain.model.resolve import resolve_model
+    from scaletrain.runs import check_exists
 
-    return resolve_model(find_run_of(name, root).url if is_config_file(name) else name, root=root)
+    if not is_config_file(name):
+        return resolve_model(name, root=root)
+    run = find_run_of(name, root)
+    check_exists(run)
+    return resolve_model(run.url, root=root)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaletrain.command import Json, Overrides, Root, find_run_of, load_config_file, print_result, reported
+from scaletrain.command import Json, Overrides, Root, examples, find_run_of, load_config_file, print_result, reported
 from scaletrain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,11 +14,18 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "scaletrain plan run.yaml",
+        "scaletrain plan run.yaml --cluster cluster/aws.yaml",
+        "scaletrain plan run.yaml --machine p5.48xlarge --workers 8",
+        "scaletrain plan --score my-run",
+    )
+)
 @reported
 def plan(
     config: Annotated[
-        str | None, typer.Argument(metavar="[CONFIG]", help="a YAML file; a path or any fsspec URL")
+        str | None, typer.Argument(metavar="CONFIG", help="a YAML file; a path or any fsspec URL")
     ] = None,
     overrides: Overrides = None,
     cluster: Annotated[
@@ -34,11 +41,11 @@ def plan(
     root: Root = "bucket",
     as_json: Json = False,
 ) -> None:
-    """Forecast memory, time and money of a run, and name the cheapest way that fits; nothing is started.
+    """Forecast memory, time and money of a run; nothing is started.
 
-    As in `scaletrain plan run.yaml --cluster cluster/aws.yaml`, or `--machine p5.48xlarge --workers 8`; without either,
-    for this machine. Of the model only its config.json is read. Bounds are bounds: what is exact says so.
-    `scaletrain plan --score RUN` compares what happened with what was forecast when the run began.
+    Names the cheapest way that fits: for a cluster file's machines, for a machine type, or without either for this
+    machine. Of the model only its config.json is read. Bounds are bounds: what is exact says so. --score RUN compares
+    what happened with what was forecast when the run began.
     """
     if score is not None:
         if config is not None or cluster is not None or machine is not None or workers is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaletrain.command import Json, print_result, reported
+from scaletrain.command import Json, examples, print_result, reported
 from scaletrain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from scaletrain.price_table import PriceTable
 
 app = typer.Typer(
-    help="What machines cost an hour, by the dated table that cost and budget go by: `prices [--machine TYPE]`.",
+    help="Show what machines cost an hour, as budgets reckon it.\n\n"
+    "Each price with where it is from, and how old it is. A run's own table is named in its configuration: "
+    "budget.prices. Prices of no table: budget.usd_per_machine_hour.",
     rich_markup_mode=None,
 )
 
@@ -24,7 +26,7 @@ TablePath = Annotated[
 ]
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, epilog=examples("scaletrain prices --machine g6.xlarge"))
 @reported
 def show_prices(
     context: typer.Context,
@@ -33,10 +35,7 @@ def show_prices(
     prices: TablePath = None,
     as_json: Json = False,
 ) -> None:
-    """Show the dated price table: each price with where it is from, and how old it is.
-
-    A run's own table is named in its configuration: budget.prices. Prices of no table: budget.usd_per_machine_hour.
-    """
+    """Show the table, unless a command follows."""
     if context.invoked_subcommand is not None:
         return
     from scaletrain.price_table import OLD_AFTER_DAYS, load_price_table
@@ -46,7 +45,7 @@ def show_prices(
     print_result(record, as_json=as_json, display=lambda: _shown(rows, old_after_days=OLD_AFTER_DAYS))
 
 
-@app.command("refresh")
+@app.command("refresh", epilog=examples("scaletrain prices refresh --cloud aws --region us-west-2 --out prices.json"))
 @reported
 def refresh(
     cloud: Annotated[str, typer.Option("--cloud", help="aws or gcp; asked with your credentials")],
@@ -57,7 +56,10 @@ def refresh(
     ] = None,
     project: Annotated[str | None, typer.Option("--project", help="of Google Cloud; by default your own")] = None,
 ) -> None:
-    """Ask AWS or Google what their machines cost in a region, and write a table that budget.prices takes."""
+    """Ask AWS or Google for their prices, and write a table.
+
+    The table is one that budget.prices takes.
+    """
     from scaletrain import storage
     from scaletrain.price_refresh import ask_aws, ask_google, wanted_types
     from scaletrain.price_table import dump_price_table

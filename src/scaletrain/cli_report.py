@@ -4,16 +4,16 @@ from typing import Annotated
 
 import typer
 
-from scaletrain.command import Root, find_run_of, reported
+from scaletrain.command import Root, examples, find_run_of, reported
 
 app = typer.Typer(rich_markup_mode=None)
 
 
-@app.command()
+@app.command(epilog=examples("scaletrain report my-run", "scaletrain report my-run other-run --out both.html"))
 @reported
 def report(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="runs by name, URL or folder, or their CONFIG files")
+        list[str], typer.Argument(metavar="RUN", help="runs by name, URL or folder, or their CONFIG files")
     ],
     root: Root = "bucket",
     out: Annotated[
@@ -25,7 +25,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write a page of what happened in a run: losses, speed, memory, time, cost, workers, faults, answers.
+    """Draw runs as a page: losses, speed, time, cost, faults, answers.
 
     Several runs are drawn into the same charts, and compared by their configurations. The page is one file that needs
     no network; it may be written while a run trains.

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from scaletrain.command import Json, Root, RunName, find_run_of, print_result, reported
+from scaletrain.command import Json, Root, RunName, examples, find_run_of, print_result, reported
 
 
 class _ListByDefault(TyperGroup):
@@ -19,18 +19,26 @@ class _ListByDefault(TyperGroup):
 
 app = typer.Typer(
     cls=_ListByDefault,
-    help="List the runs below a storage root: `runs [ROOT]`. Copy one to another bucket: `runs copy FROM TO`.",
+    help="List the runs below a storage root: `runs [ROOT]`.\n\n"
+    "Without a command it lists, as `runs list` does: options are told there. `runs copy FROM TO` copies one.",
+    epilog=examples("scaletrain runs", "scaletrain runs s3://my-bucket/scaletrain --sort loss"),
     rich_markup_mode=None,
 )
 
 show_app = typer.Typer(rich_markup_mode=None)
 
 
-@app.command("list")
+@app.command(
+    "list",
+    epilog=examples(
+        "scaletrain runs s3://my-bucket/scaletrain --where finished --where 'loss<2' --sort loss",
+        "scaletrain runs bucket --where 'small-*' --where zero.stage=2 --sort -train.learning_rate",
+    ),
+)
 @reported
 def list_runs(
     root: Annotated[
-        str, typer.Argument(metavar="[ROOT]", help="the storage root, as s3://my-bucket/scaletrain")
+        str, typer.Argument(metavar="ROOT", help="the storage root, as s3://my-bucket/scaletrain")
     ] = "bucket",
     where: Annotated[
         list[str] | None,
@@ -45,10 +53,10 @@ def list_runs(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the runs below a storage root: status, how far, loss, perplexity, speed, goodput, cost.
+    """List the runs below a storage root: how far, loss, speed, cost.
 
-    A condition is a status, a name with * in it, or a comparison: --where failed, --where 'small-*', --where 'loss<2'.
-    Its fields are those of --json, and those of the configuration: --where zero.stage=2 --sort train.learning_rate.
+    A condition is a status, a name with * in it, or a comparison. Its fields are those of --json, and those of the
+    configuration.
     """
     from scaletrain import run_display
     from scaletrain.run_filter import parse_selection
@@ -64,7 +72,9 @@ def list_runs(
     )
 
 
-@app.command("copy")
+@app.command(
+    "copy", epilog=examples("scaletrain runs copy s3://my-bucket/scaletrain/runs/my-run gs://my-other/scaletrain")
+)
 @reported
 def copy(
     source: Annotated[str, typer.Argument(metavar="FROM", help="a run's URL, as s3://my-bucket/scaletrain/runs/mine")],
@@ -73,9 +83,10 @@ def copy(
     ],
     as_json: Json = False,
 ) -> None:
-    """Copy a run with its dataset and model to another bucket or cloud, where it goes on as if nothing had happened.
+    """Copy a run with its dataset and model to another bucket.
 
-    Every file is compared with its checksum on the way. An interrupted copy is finished by the same command.
+    Or to another cloud, or a folder, where it goes on as if nothing had happened. Every file is compared with its
+    checksum on the way. An interrupted copy is finished by the same command.
     """
     from scaletrain.layout import RunLayout
     from scaletrain.run_copy import copy_run
@@ -92,10 +103,13 @@ def copy(
     print_result(found.record(), as_json=as_json, display=lambda: lines)
 
 
-@show_app.command()
+@show_app.command(epilog=examples("scaletrain show my-run --root s3://my-bucket/scaletrain"))
 @reported
 def show(run: RunName, root: Root = "bucket", as_json: Json = False) -> None:
-    """Show one run: how far it is and how long it still takes, its loss, faults, checkpoints, cost and time."""
+    """Show one run: how far it is, its loss, faults, cost and time.
+
+    Also how long it still takes, and its checkpoints.
+    """
     from scaletrain.run_display import run_display
     from scaletrain.run_history import read_history
     from scaletrain.runs import read_run

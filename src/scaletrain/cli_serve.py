@@ -8,6 +8,7 @@ import typer
 from scaletrain.command import (
     Json,
     Root,
+    examples,
     find_run_of,
     is_config_file,
     load_config_file,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 serve_app = typer.Typer()
 keys_app = typer.Typer(
-    help="API keys for `scaletrain serve --keys FILE`: make one, list them, take one back. A server notices at once.",
+    help="Make, list and revoke API keys for `serve --keys FILE`.\n\nA server that runs notices within a second.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -37,7 +38,7 @@ Model = Annotated[
     ),
 ]
 Settings = Annotated[
-    list[str] | None, typer.Argument(metavar="[serve.KEY=VALUE]...", help="settings, as serve.timeout_s=120")
+    list[str] | None, typer.Argument(metavar="serve.KEY=VALUE", help="settings, as serve.timeout_s=120")
 ]
 Name = Annotated[str | None, typer.Option("--name", help="what clients call MODEL; made of MODEL by default")]
 More = Annotated[
@@ -66,7 +67,10 @@ Replicas = Annotated[
 
 
 @serve_app.command(
-    epilog="Example: scaletrain serve my-run --keys keys.json --allow-origin https://shop.example serve.timeout_s=120"
+    epilog=examples(
+        "scaletrain serve run.yaml",
+        "scaletrain serve my-run --keys keys.json --allow-origin https://shop.example serve.timeout_s=120",
+    )
 )
 @reported
 def serve(
@@ -84,11 +88,12 @@ def serve(
     replicas: Replicas = None,
     root: Root = "bucket",
 ) -> None:
-    """Serve models: OpenAI's API at /v1, a web chat at /, Prometheus at /metrics.
+    """Serve models: OpenAI's API, a web chat, a widget, metrics.
 
-    One process on this machine by default; with --replicas, or as a job on a cluster, replicas on Ray Serve. A newer
-    checkpoint of a run, or a folder that is exported anew, takes over without a request lost. SIGTERM (Ctrl-C) lets
-    what runs end. Settings of the section `serve` may follow MODEL: serve.max_running=16 (docs/serving.md).
+    The API is at /v1, the web chat at /, Prometheus's figures at /metrics. One process on this machine by default; with
+    --replicas, or as a job on a cluster, replicas on Ray Serve. A newer checkpoint of a run, or a folder that is
+    exported anew, takes over without a request lost. SIGTERM (Ctrl-C) lets what runs end. Settings of the section
+    `serve` may follow MODEL: serve.max_running=16 (docs/serving.md).
     """
     from scaletrain import storage
     from scaletrain.serve.models import Origin
@@ -117,7 +122,7 @@ def serve(
 
 
 @keys_app.command(
-    "add", epilog="Example: scaletrain keys add website --requests-per-minute 60 --tokens-per-minute 20000"
+    "add", epilog=examples("scaletrain keys add website --requests-per-minute 60 --tokens-per-minute 20000")
 )
 @reported
 def add(
@@ -148,7 +153,7 @@ def add(
     print(f"kept in {keys} as {name!r}; it is shown this once", file=sys.stderr)
 
 
-@keys_app.command("list")
+@keys_app.command("list", epilog=examples("scaletrain keys list --keys keys.json"))
 @reported
 def list_keys(keys: KeysFile = "keys.json", as_json: Json = False) -> None:
     """List the keys: names and limits, never the keys themselves."""
@@ -171,13 +176,16 @@ def list_keys(keys: KeysFile = "keys.json", as_json: Json = False) -> None:
     print_result(record, as_json=as_json, display=lambda: _keys_table(found))
 
 
-@keys_app.command("revoke")
+@keys_app.command("revoke", epilog=examples("scaletrain keys revoke website"))
 @reported
 def revoke(
     name: Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="as `scaletrain keys list` shows it")],
     keys: KeysFile = "keys.json",
 ) -> None:
-    """Take a key back; a server that runs refuses it from the next second on."""
+    """Take a key back.
+
+    A server that runs refuses it from the next second on.
+    """
     from pathlib import Path
 
     from scaletrain.serve.keys import revoke_key
@@ -189,14 +197,19 @@ def _settings(
     model: str, overrides: list[str], flags: dict[str, Any], *, root: str
 ) -> "tuple[ServeSection, StorageSection, str]":
     """The section `serve` with the flags in it, where things are stored, and the model as a run's URL or as it is."""
+    from scaletrain import storage
     from scaletrain.config_file import parse_config
     from scaletrain.layout import RunLayout
+    from scaletrain.runs import check_exists
 
     given = {key: value for key, value in flags.items() if value not in (None, [])}
     words = [f"serve.{key}={_yaml(value)}" for key, value in given.items()]
     if is_config_file(model):
         loaded = load_config_file(model, [*overrides, *words])
-        return loaded.serve, loaded.storage, RunLayout(loaded.storage.root, loaded.name).url
+        storage.configure(loaded.storage.root, loaded.storage.options)
+        run = RunLayout(loaded.storage.root, loaded.name)
+        check_exists(run)
+        return loaded.serve, loaded.storage, run.url
     strangers = [each for each in overrides if not each.startswith(("serve.", "storage."))]
     if strangers:
         raise ConfigError([f"{each}: without a CONFIG only serve.KEY=VALUE can be set" for each in strangers])

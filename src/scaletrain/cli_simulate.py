@@ -9,6 +9,7 @@ from scaletrain.command import (
     Json,
     Overrides,
     Root,
+    examples,
     find_run_of,
     is_config_file,
     load_config_file,
@@ -20,7 +21,12 @@ from scaletrain.errors import ConfigError
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "scaletrain simulate run.yaml --machine g6.24xlarge --workers 2..16 --days 3",
+        "scaletrain simulate my-run --trace my-prices.csv --out report.html",
+    )
+)
 @reported
 def simulate(
     name: Annotated[str, typer.Argument(metavar="CONFIG_OR_RUN", help="a YAML file, or a run's name, URL or folder")],
@@ -59,11 +65,11 @@ def simulate(
     root: Root = "bucket",
     as_json: Json = False,
 ) -> None:
-    """Simulate a run many times on machines that come, go and cost money; recommend how to run it, and by how much.
+    """Simulate a run on machines that come, go and cost money.
 
-    As in `scaletrain simulate run.yaml --machine g6.24xlarge --workers 2..16 --days 3`. A run that has trained a while
-    gives its own step times, stalls and recoveries: `scaletrain simulate RUN --trace my-prices.csv --out report.html`.
-    Decisions are those of real runs: when to save, to grow, to wait and to give up. What is assumed is listed with it.
+    Many times, and with other settings; recommends how to run it, and says by how much that is better. A run that has
+    trained a while gives its own step times, stalls and recoveries. Decisions are those of real runs: when to save, to
+    grow, to wait and to give up. What is assumed is listed with it.
     """
     from scaletrain import storage
     from scaletrain.simulate.command import Question, answer

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from scaletrain.command import ConfigFile, Json, Overrides, Root, load_config_file, print_result, reported
+from scaletrain.command import ConfigFile, Json, Overrides, Root, examples, load_config_file, print_result, reported
 
 if TYPE_CHECKING:
     from scaletrain.sweep.results import Results
@@ -24,22 +24,30 @@ class _RunByDefault(TyperGroup):
 app = typer.Typer(
     cls=_RunByDefault,
     no_args_is_help=True,
-    help="Run many trials of one configuration: `sweep CONFIG`. What they have found: `sweep show NAME`.",
+    help="Run many trials of one configuration: `sweep CONFIG`.\n\n"
+    "Without a command it runs them, as `sweep run` does: options are told there. `sweep show NAME` tells what they "
+    "have found.",
+    epilog=examples("scaletrain sweep launch/configs/sweep.yaml", "scaletrain sweep show launch/configs/sweep.yaml"),
     rich_markup_mode=None,
 )
 
 
-@app.command("run", epilog="Example: scaletrain sweep launch/configs/sweep.yaml sweep.trials=8 sweep.at_once=2")
+@app.command(
+    "run",
+    epilog=examples(
+        "scaletrain sweep launch/configs/sweep.yaml sweep.trials=4",
+        "scaletrain sweep run.yaml 'sweep={kind: scaling, scaling: {worker_counts: [1, 2, 4]}}'",
+    ),
+)
 @reported
 def run(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Run the trials that the section `sweep` of a configuration describes, and write down which was best.
+    """Run the trials of a configuration's section `sweep`.
 
     Each trial is an ordinary run, NAME.0000 and so on. Everything is checked first. Ctrl-C saves all trials; the same
     command goes on from there, after a lost machine too. The results lie in ROOT/sweeps/NAME: report.html, results.md,
     and best.yaml, which `scaletrain train` takes.
 
-    With `kind: scaling` it measures how training scales instead, one number of workers and ZeRO stage after the other:
-    sweep='{kind: scaling, scaling: {worker_counts: [1, 2, 4]}}'.
+    With `kind: scaling` it measures how training scales instead, one number of workers and ZeRO stage after the other.
     """
     from scaletrain.sweep.results import results_table
     from scaletrain.sweep.running import run_sweep
@@ -57,7 +65,7 @@ def run(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) 
         _tell(ended.layout.url, best=results.best, short_of=ended.short_of)
 
 
-@app.command("show")
+@app.command("show", epilog=examples("scaletrain sweep show sweep --root quickstart"))
 @reported
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="a sweep's name, or its CONFIG file")],

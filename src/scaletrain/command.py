@@ -14,13 +14,13 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from scaletrain.errors import ConfigError, ScaletrainError
-from scaletrain.log import setup_logging, visible
+from scaletrain.log import console, setup_logging, visible
 
 P = ParamSpec("P")
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file; a path or any fsspec URL")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="fields to change, as train.steps=200")
+    list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="fields to change, as train.steps=200")
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="a run's name, URL or folder, or its CONFIG file")]
 Root = Annotated[str, typer.Option("--root", help="the storage root that a run's name belongs to")]
@@ -46,6 +46,11 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(130) from None
 
     return run
+
+
+def examples(*lines: str) -> str:
+    """What a command's help ends with: command lines to copy, never wrapped."""
+    return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
 
 
 def _print_error(error: ScaletrainError) -> None:
@@ -87,9 +92,7 @@ def print_result(record: Any, *, as_json: bool, display: Callable[[], Any]) -> N
     if isinstance(shown, str):  # to be copied from the terminal, so it is not wrapped
         print(visible(shown))
         return
-    from rich.console import Console
-
-    Console().print(shown)
+    console(stderr=False).print(shown)
 
 
 def load_config_file(path: str, overrides: list[str] | None) -> Any:

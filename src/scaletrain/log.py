@@ -1,6 +1,7 @@
 """One way to speak to the user: log lines, notes and progress bars on stderr; results go to stdout."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+
+_WIDTH_OF_FILES = 160  # characters a line, where rich would take 80
 
 # What strangers wrote must not steer a terminal: control characters are shown as their pictures.
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | dict.fromkeys(
@@ -41,11 +44,13 @@ def visible(text: str) -> str:
     return text.translate(_PICTURES)
 
 
-def console() -> "Console":
-    """Return a rich console on stderr (plain text where stderr is no terminal)."""
+def console(*, stderr: bool = True) -> "Console":
+    """Return a rich console on stderr, or on stdout for results; where that is no terminal, plain text and wide."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    width = None if is_terminal or "COLUMNS" in os.environ else _WIDTH_OF_FILES
+    return Console(stderr=stderr, highlight=not stderr, width=width)
 
 
 @contextmanager

@@ -14,10 +14,12 @@ from scaletrain.log import visible
 from scaletrain.run_history import ENDS, AttemptStory, History
 from scaletrain.run_summary import RunSummary
 from scaletrain.runs import RunState
+from scaletrain.terminal_table import Column, FittingTable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SPARKLINE = 60
@@ -35,7 +37,6 @@ _SHORT_CONFIG = (
 def runs_table(runs: Sequence[RunSummary], *, hidden: int, root: str) -> "RenderableType":
     """Runs as a table; `hidden` is how many more there are than are shown."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     if not runs:
@@ -47,35 +48,45 @@ def runs_table(runs: Sequence[RunSummary], *, hidden: int, root: str) -> "Render
     told = [f"{hidden} more not shown"] if hidden else []
     if any(run.tokens is None and run.attempts for run in runs):
         told.append("…: --full reads all metrics of long runs for it")
-    table = Table(caption="; ".join(told) or None, caption_justify="left")
-    table.add_column("run", overflow="fold")
-    table.add_column("status")
     costs = any(run.cost_usd is not None for run in runs)
-    numbers = ("step", "loss", "val. ppl", "tokens", "tokens/s", "goodput", *(["cost"] if costs else []), "workers")
-    for column in numbers:
-        table.add_column(column, justify="right")
-    table.add_column("last step")
-    for run in runs:
-        status = Text(run.status, style=_STYLES.get(run.status, ""))
-        if run.problem:
-            table.add_row(run.name, status)
-            continue
-        unread = "…" if run.attempts else "-"
-        table.add_row(
-            run.name,
-            status,
-            f"{run.last_step:,} of {_number(run.total_steps, ',')}",
-            _number(run.loss, ".4f"),
-            _number(run.validation_perplexity, ".2f"),
-            amount(run.tokens) if run.tokens is not None else unread,
-            _number(run.tokens_per_s, ",.0f"),
-            _number(run.goodput, ".0%") if run.goodput is not None else unread,
-            *([dollars(run.cost_usd)] if costs else []),
-            _number(run.workers, "d"),
-            ago(run.last_step_at),
-        )
+    columns = [
+        Column("run", folds=True),
+        Column("status"),
+        Column("step", is_number=True),
+        Column("loss", is_number=True),
+        Column("val. ppl", is_number=True, leaves=1),
+        Column("tokens", is_number=True, leaves=4),
+        Column("tokens/s", is_number=True, leaves=2),
+        Column("goodput", is_number=True, leaves=3),
+        *([Column("cost", is_number=True)] if costs else []),
+        Column("workers", is_number=True, leaves=5),
+        Column("last step"),
+    ]
+    table = FittingTable(columns, [_row(run, costs=costs) for run in runs], caption="; ".join(told))
     problems = [f"{run.name}: {run.problem}" for run in runs if run.problem]
     return Group(table, Text(visible("\n".join(problems)), style="red")) if problems else table
+
+
+def _row(run: RunSummary, *, costs: bool) -> "list[str | Text]":
+    from rich.text import Text
+
+    status = Text(run.status, style=_STYLES.get(run.status, ""))
+    if run.problem:
+        return [run.name, status, *[""] * (9 if costs else 8)]
+    unread = "…" if run.attempts else "-"
+    return [
+        run.name,
+        status,
+        f"{run.last_step:,} of {_number(run.total_steps, ',')}",
+        _number(run.loss, ".4f"),
+        _number(run.validation_perplexity, ".2f"),
+        amount(run.tokens) if run.tokens is not None else unread,
+        _number(run.tokens_per_s, ",.0f"),
+        _number(run.goodput, ".0%") if run.goodput is not None else unread,
+        *([dollars(run.cost_usd)] if costs else []),
+        _number(run.workers, "d"),
+        ago(run.last_step_at),
+    ]
 
 
 def run_display(state: RunState, history: History) -> "RenderableType":
@@ -84,7 +95,8 @@ def run_display(state: RunState, history: History) -> "RenderableType":
     from rich.text import Text
 
     found = history.summary
-    lines = [f"{found.name}: {found.status}, step {state.step} committed, {state.attempts} attempts", found.url]
+    attempts = f"{state.attempts} attempt{'s' if state.attempts != 1 else ''}"
+    lines = [f"{found.name}: {found.status}, step {state.step} committed, {attempts}", found.url]
     lines += [_progress(history), ""]
     if line := sparkline(history.lines["loss"].tolist()):
         losses = [loss for loss in history.lines["loss"].tolist() if math.isfinite(loss)]

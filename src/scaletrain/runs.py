@@ -1,6 +1,7 @@
 """Finding a run, and what is in its folder: its checkpoints and its newest line of metrics, from the bucket alone."""
 
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 
 from scaletrain import checkpoint, storage
 from scaletrain.attempts import read_attempts
@@ -52,9 +53,15 @@ def read_run(run: RunLayout) -> RunState:
 
 
 def check_exists(run: RunLayout) -> None:
-    """Raise NotFoundError where there is no such run."""
-    if not storage.exists(run.config):
-        raise NotFoundError(f"there is no run at {run.url}; `scaletrain runs ROOT` lists those that there are")
+    """Raise NotFoundError where there is no such run, with the names that come near."""
+    if storage.exists(run.config):
+        return
+    names = storage.list_folders(storage.join(run.root, "runs"))
+    near = get_close_matches(run.name, names, n=3, cutoff=0.6)
+    told = f"did you mean {' or '.join(near)}?" if near else f"`scaletrain runs {run.root}` lists those that there are"
+    if not names:
+        told = "`scaletrain train CONFIG` begins one; another storage root is named by --root, or by the run's CONFIG"
+    raise NotFoundError(f"there is no run at {run.url}; {told}")
 
 
 def find_run(name_or_url: str, *, root: str) -> RunLayout:

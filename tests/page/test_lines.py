@@ -144,6 +144,17 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
     assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
 
 
+def test_an_axis_has_one_unit() -> None:
+    """Where its largest numbers are in thousands, 5,000 is 5k, and 0 is 0."""
+    shown = line_chart(replace(CHART, lines=[Line(0, "a", [1, 2], [0, 30_000])], from_zero=True))
+    labels = re.findall(r'text-anchor="end">([^<]*)</text>', shown)
+    assert labels[:4] == ["0", "10k", "20k", "30k"]
+    shown = line_chart(replace(CHART, lines=[Line(0, "a", [1, 2], [0, 12_000])], from_zero=True))
+    assert re.findall(r'text-anchor="end">([^<]*)</text>', shown)[:4] == ["0", "5k", "10k", CHART.unit]
+    shown = line_chart(replace(CHART, lines=[Line(0, "a", [1, 2], [0, 6_000])], from_zero=True))
+    assert re.findall(r'text-anchor="end">([^<]*)</text>', shown)[:4] == ["0", "2000", "4000", "6000"]
+
+
 @pytest.mark.parametrize(
     ("value", "shown", "text"),
     [

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import orjson
+from rich.console import Console
 from sweep_configs import sweep_config, trial
 
 from scaletrain import storage
@@ -11,7 +12,7 @@ from scaletrain.config_file import load_config
 from scaletrain.sweep.charts import Axis, Curve, parallel
 from scaletrain.sweep.records import Stretch, SweepLayout, TrialRecord
 from scaletrain.sweep.report import publish
-from scaletrain.sweep.results import importance_of, results_markdown, results_of
+from scaletrain.sweep.results import importance_of, results_markdown, results_of, results_table
 
 SWEEP = """{trials: 9, metric: loss, parameters: {train.learning_rate: {log: [1.0e-5, 1.0e-2]},
 train.warmup_steps: {choice: [0, 5, 10]}}}"""
@@ -74,3 +75,17 @@ def test_a_value_that_a_trial_has_not_leaves_a_gap_in_its_line() -> None:
     two, one = (each.split('"')[0].split() for each in drawn.split('data-points="')[1:])
     assert len(one) == 2 and len(two) == 3 and "cpu" in drawn
     assert 'data-label="one\nstage 1\nloss 1"' in drawn
+
+
+def test_the_terminals_table_cuts_no_value() -> None:
+    """In 80 columns too; why a trial failed stands below."""
+    config = sweep_config(SWEEP)
+    assert config.sweep is not None
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(results_table(results_of(config, config.sweep, some_trials())))
+    text = captured.get()
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    best = next(line for line in text.splitlines() if "80/80" in line)
+    assert best.split()[:6] == ["7", "1.3", "80/80", "finished", "0.00128", "5"]
+    assert "trial 9 failed: <b>never finite</b>" in text and "importance: train.learning_rate" in text

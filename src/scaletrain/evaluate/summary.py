@@ -143,8 +143,9 @@ def notes(evaluation: Evaluation) -> list[str]:
     last = evaluation.measured[-1][1]
     everything = last.perplexities[0]
     told = [
-        f"The interval is that of the {interval_of}, over {everything.conversations:,} conversations; perplexity is "
-        f"per token of the assistant's answers ({everything.tokens:,} of them), and bits/byte is that of "
+        f"The interval is that of the {interval_of}, over {everything.conversations:,} conversations (or parts of long "
+        "ones that were cut); perplexity is per token of the assistant's answers "
+        f"({everything.tokens:,} of them), and bits/byte is that of "
         f"{evaluation.measured[-1][0]}."
     ]
     if any(each.conversations < _FEW for each in last.perplexities):

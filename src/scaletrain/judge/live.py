@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from scaletrain.errors import ModelError
+from scaletrain.event_stream import DONE, EventStream
 from scaletrain.judge.contenders import Contender, server_and_model
 from scaletrain.judge.items import Item, LivePair
 
@@ -129,11 +130,8 @@ async def _stream(
         if response.status_code != 200:
             said = (await response.aread())[:_SHOWN_CHARACTERS].decode(errors="replace")
             raise ModelError(f"{url} answered {response.status_code}: {said}")
-        async for line in _lines(response.aiter_bytes()):
-            if not line.startswith(b"data:"):
-                continue
-            data = line.removeprefix(b"data:").strip()
-            if data == b"[DONE]":
+        async for data in _events(response.aiter_bytes()):
+            if data == DONE:
                 whole = True
                 break
             text, ended = _piece(url, data)
@@ -144,14 +142,13 @@ async def _stream(
         raise ModelError(f"{url} broke off in the middle of an answer")
 
 
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Cut at line feeds alone: what else Unicode calls the end of a line (U+2028) may stand in an answer."""
-    rest = b""
+async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    stream = EventStream()
     async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line
-    yield rest
+        for data in stream.feed(chunk):
+            yield data
+    for data in stream.end():
+        yield data
 
 
 def _piece(url: str, data: bytes) -> tuple[str, bool]:

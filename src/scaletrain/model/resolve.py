@@ -38,7 +38,8 @@ def resolve_model(name_or_url: str, *, root: str) -> Path:
     try:
         url = materialise(ModelSection(source=name_or_url), root=str(cache_folder()), seed=0)  # type: ignore[call-arg]
     except ModelError as exc:
-        raise ModelError(f"{exc}\n{_runs_of(root)}") from exc
+        run = _RUN_URL.fullmatch(name_or_url.rstrip("/"))
+        raise ModelError(f"{exc}\n{_runs_of(run['root'] if run else root)}") from exc
     return fetch(url)
 
 
@@ -111,6 +112,6 @@ def _forget_unused(exports: Path, run_name: str) -> None:
 def _runs_of(root: str) -> str:
     runs = storage.list_folders(storage.join(root, "runs"))
     if not runs:
-        return f"nor is it a run: there are none in {root}"
+        return f"nor is it a run: there are none in {root} (--root names another storage root)"
     more = f" and {len(runs) - _SHOWN_RUNS} more" if len(runs) > _SHOWN_RUNS else ""
     return f"nor is it a run: those in {root} are {', '.join(runs[:_SHOWN_RUNS])}{more}"

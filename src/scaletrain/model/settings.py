@@ -1,7 +1,6 @@
 """A model's config.json, wherever the model is: of all its files only this one is read."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -68,16 +67,11 @@ def _of_gguf(location: str) -> Mapping[str, Any]:
 
 
 def _of_hub(source: sources.Source) -> Mapping[str, Any]:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
     try:
-        path = hf_hub_download(source.location, "config.json", revision=source.revision)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        path = sources.hub_snapshot(source, "config.json") / "config.json"
+        settings: Mapping[str, Any] = orjson.loads(path.read_bytes())
+    except (ModelError, FileNotFoundError) as error:
         raise ModelError(
-            f"{source.location}: no such folder here, and its config.json cannot be read from the Hugging Face hub; "
-            "check the name, the network and `hf auth login`. A folder with the model's config.json alone is enough to "
-            "plan with: model.source=FOLDER"
+            f"{error}. A folder with the model's config.json alone is enough to plan with: model.source=FOLDER"
         ) from error
-    settings: Mapping[str, Any] = orjson.loads(Path(path).read_bytes())
     return settings

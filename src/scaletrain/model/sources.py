@@ -194,24 +194,26 @@ def _copy_folder(source: Source, folder: Path) -> None:
         list(pool.map(copy, files))
 
 
-def _download_from_hub(source: Source, folder: Path) -> None:
+def hub_snapshot(source: Source, *patterns: str) -> Path:
+    """Download a hub model's files of these names, or find them in the hub's cache; raises ModelError."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    def snapshot(*patterns: str) -> Path:
+    try:
         return Path(
             snapshot_download(
                 source.location, revision=source.revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]
             )
         )
-
-    log.info("downloading %s from the Hugging Face hub", source.location)
-    try:
-        downloaded = snapshot(*_KEPT)
-        if not any(downloaded.glob("*.safetensors")):
-            downloaded = snapshot(*_KEPT, _PICKLED)
     except (HfHubHTTPError, OSError) as exc:
         raise ModelError(f"{source.location}: {_hub_advice(source, exc)}") from exc
+
+
+def _download_from_hub(source: Source, folder: Path) -> None:
+    log.info("downloading %s from the Hugging Face hub", source.location)
+    downloaded = hub_snapshot(source, *_KEPT)
+    if not any(downloaded.glob("*.safetensors")):
+        downloaded = hub_snapshot(source, *_KEPT, _PICKLED)
     for path in downloaded.iterdir():
         if path.is_file() and _matches(path.name, (*_KEPT, _PICKLED)) and path.name != store.INDEX:
             shutil.copyfile(path, folder / path.name)

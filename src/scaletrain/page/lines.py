@@ -18,6 +18,7 @@ MOST_RUNS = 24  # eight colours, each unbroken, dashed and dotted
 _CHARACTER = 6.0  # about how wide one is on an axis
 _LINE = 16.0  # of text
 _ROOM_FOR_LABELS = 1.08
+_IN_THOUSANDS = 1e4  # numbers from here on are
 
 Format = Literal["number", "integer", "percent", "dollars", "bytes", "seconds"]
 Point = tuple[float, float]
@@ -134,7 +135,7 @@ def written(value: float, shown: Format) -> str:
         return _with_unit(value, ((1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB")), " B")
     if shown == "seconds":
         return f"{value:.3g} s"
-    return _with_unit(value, ((1e9, "G"), (1e6, "M"), (1e4, "k")), "")
+    return _with_unit(value, ((1e9, "G"), (1e6, "M"), (_IN_THOUSANDS, "k")), "")
 
 
 def _with_unit(value: float, units: Iterable[tuple[float, str]], otherwise: str) -> str:
@@ -178,20 +179,28 @@ def _scales(chart: Chart, points: Sequence[Point], frame: _Frame) -> tuple[Scale
 
 
 def _axes(chart: Chart, xs: Scale, ys: Scale, frame: _Frame) -> Iterable[str]:
-    for tick in ys.ticks(at_most=frame.ticks):
+    for tick, label in _labelled(ys.ticks(at_most=frame.ticks), chart.shown):
         if chart.shown == "integer" and tick != round(tick):
             continue
         yield axis_line(xs.first, ys(tick), xs.last, ys(tick))
-        yield text(frame.left - 6, ys(tick), written(tick, chart.shown), anchor="end", middle=True)
+        yield text(frame.left - 8, ys(tick), label, anchor="end", middle=True)
     yield text(xs.last, frame.height - 8, chart.unit, anchor="end")
     free_until = frame.width if chart.places else xs.last - _CHARACTER * (len(chart.unit) + 1)
-    for tick in sorted(chart.places or xs.ticks(at_most=frame.ticks), reverse=True):
-        label = written(tick, "number")
+    for tick, label in reversed(_labelled(sorted(chart.places or xs.ticks(at_most=frame.ticks)), "number")):
         half = _CHARACTER * len(label) / 2
         x = min(xs(tick), frame.width - half) if chart.places else xs(tick)
         if x + half <= free_until:
             yield text(x, frame.height - 8 - (_LINE if chart.places else 0), label)
             free_until = x - half - _CHARACTER
+
+
+def _labelled(ticks: Sequence[float], shown: Format) -> list[tuple[float, str]]:
+    """What stands beside the ticks of one axis, all in thousands where the largest are."""
+    in_thousands = shown in ("number", "integer") and max(ticks, default=0.0) >= _IN_THOUSANDS
+    return [
+        (tick, f"{tick / 1e3:.4g}k" if in_thousands and 1e3 <= tick < _IN_THOUSANDS else written(tick, shown))
+        for tick in ticks
+    ]
 
 
 def _line(chart: Chart, line: Line, xs: Scale, ys: Scale) -> str:

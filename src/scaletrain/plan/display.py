@@ -100,7 +100,10 @@ def _configured_lines(forecast: Forecast) -> list[str]:
     if saving.best_every_steps is not None and forecast.machines.instance_type is not None:
         expected = f", with {_few(saving.losses)} machines lost on spot" if saving.losses else ""
         lines.append(f"the best interval on spot: {saving.best_every_steps:,} steps (Young, Daly){expected}")
-    if cost is not None:
+    if cost is not None and forecast.machines.instance_type is None:  # one's own has no markets
+        unknown = "; budget.usd_per_machine_hour says what an hour costs" if cost.on_demand_usd is None else ""
+        lines += [f"the run: {_hours(cost.hours)}", f"money: {_usd(cost.on_demand_usd)}{unknown}"]
+    elif cost is not None:
         lines.append(f"the run: {_hours(cost.hours)} on demand, {_hours(cost.spot_hours)} on spot")
         lines.append(f"money: {_usd(cost.on_demand_usd)} on demand, {_usd(cost.spot_usd)} on spot")
         if cost.storage_usd is not None and cost.storage_usd_per_month is not None and cost.egress_usd is not None:

@@ -1,8 +1,7 @@
 """A model behind an OpenAI-compatible URL: `scaletrain serve`, vLLM, llama.cpp's server, OpenAI itself and others.
 
-Protocol: https://platform.openai.com/docs/api-reference/chat; answers come as server-sent events
-(https://html.spec.whatwg.org/multipage/server-sent-events.html). The key is read from the environment and goes into
-the header of requests, nowhere else.
+Protocol: https://platform.openai.com/docs/api-reference/chat; answers come as server-sent events. The key is read from
+the environment and goes into the header of requests, nowhere else.
 """
 
 import os
@@ -15,6 +14,7 @@ import httpx
 import orjson
 
 from scaletrain.errors import ConfigError, ModelError
+from scaletrain.event_stream import DONE, EventStream
 from scaletrain.log import get_logger
 from scaletrain.model.prompt import Message, without_oldest_exchange
 from scaletrain.model.sampling import Sampling
@@ -88,7 +88,7 @@ class ServedModel:
             if response.status_code != 200:
                 response.read()
                 raise _refusal(self.url, response)
-            yield from _pieces(self.url, _lines(response.iter_bytes()), tally)
+            yield from _pieces(self.url, _events(response.iter_bytes()), tally)
 
 
 class _TooLongError(ModelError):
@@ -116,22 +116,17 @@ def _settings(sampling: Sampling, url: str) -> dict[str, float | int]:
     return known if sampling.seed is None else {**known, "seed": sampling.seed}
 
 
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Cut at line feeds alone: what else Unicode calls the end of a line (U+2028) may stand in an answer."""
-    rest = b""
+def _events(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    stream = EventStream()
     for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-    yield rest
+        yield from stream.feed(chunk)
+    yield from stream.end()
 
 
-def _pieces(url: str, lines: Iterator[bytes], tally: Tally) -> Iterator[str]:
+def _pieces(url: str, events: Iterator[bytes], tally: Tally) -> Iterator[str]:
     """Yield what the events of a stream add to the answer; ModelError where it does not come to its end."""
-    for line in lines:
-        if not line.startswith(b"data:"):
-            continue
-        data = line.removeprefix(b"data:").strip()
-        if data == b"[DONE]":
+    for data in events:
+        if data == DONE:
             return
         event = _parse(url, data)
         if "error" in event:

@@ -116,7 +116,9 @@ def _below_the_rung(rule: StoppingSection, curves: Mapping[int, Curve], number: 
     if own <= there[go_on - 1]:
         return ""
     place = there.index(own) + 1
-    return f"at step {math.ceil(rung)} it was number {place} of {len(there)}; {go_on} go on"
+    return (
+        f"at step {math.ceil(rung)} it was number {place} of {len(there)}; {go_on} {'goes' if go_on == 1 else 'go'} on"
+    )
 
 
 def _worse_than_the_median(rule: StoppingSection, curves: Mapping[int, Curve], number: int, sign: float) -> str:

@@ -17,12 +17,12 @@ def reached(section: SweepSection, trials: Mapping[int, TrialRecord], *, seconds
     """
     limit = section.limit
     if limit.hours is not None and seconds >= 3600 * limit.hours:
-        rest = _rest_s(section, trials) / at_once / 3600
+        rest = rest_s(section, trials) / at_once / 3600
         return f"sweep.limit.hours={limit.hours:g} is reached; the rest needs some {rest:.2g} hours more"
     cost = sum(each.cost_usd or 0.0 for each in trials.values())
     if limit.usd is not None and cost >= limit.usd:
         done_s = sum(each.seconds for each in trials.values())
-        rest = cost * _rest_s(section, trials) / done_s if done_s else 0.0
+        rest = cost * rest_s(section, trials) / done_s if done_s else 0.0
         return f"sweep.limit.usd={limit.usd:g} is reached; the rest needs some {rest:.2g} USD more"
     for record in trials.values():
         if (
@@ -32,6 +32,16 @@ def reached(section: SweepSection, trials: Mapping[int, TrialRecord], *, seconds
         ):
             return told
     return ""
+
+
+def rest_s(section: SweepSection, trials: Mapping[int, TrialRecord]) -> float:
+    """How long the trials that are not over would take one after the other, at the pace of those so far."""
+    steps = sum(each.facts.step for each in trials.values())
+    per_step_s = sum(each.seconds for each in trials.values()) / steps if steps else 0.0
+    length = max((each.facts.total_steps for each in trials.values()), default=0)
+    unbegun = space.number_of_trials(section) - len(trials)
+    rest = sum(each.facts.total_steps - each.facts.step for each in trials.values() if not each.is_over)
+    return per_step_s * (rest + unbegun * length)
 
 
 def _too_small(section: SweepSection, record: TrialRecord) -> str:
@@ -54,13 +64,3 @@ def _too_small(section: SweepSection, record: TrialRecord) -> str:
             f"steps of trial {record.number} cost {facts.cost_usd:.2g} USD, all would some {usd:.2g}"
         )
     return ""
-
-
-def _rest_s(section: SweepSection, trials: Mapping[int, TrialRecord]) -> float:
-    """How long the trials that are not over would take one after the other, at the pace of those so far."""
-    steps = sum(each.facts.step for each in trials.values())
-    per_step_s = sum(each.seconds for each in trials.values()) / steps if steps else 0.0
-    length = max((each.facts.total_steps for each in trials.values()), default=0)
-    unbegun = space.number_of_trials(section) - len(trials)
-    rest = sum(each.facts.total_steps - each.facts.step for each in trials.values() if not each.is_over)
-    return per_step_s * (rest + unbegun * length)

@@ -14,11 +14,13 @@ from scaletrain.sweep import space
 from scaletrain.sweep.checking import trial_config
 from scaletrain.sweep.machines_account import MachineAccount
 from scaletrain.sweep.records import TrialRecord
+from scaletrain.terminal_table import Column, FittingTable
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 _FEWEST_FOR_IMPORTANCE = 6
+_HEAD_WIDTH = 10
 _RANK = {"finished": 0, "stopped": 1, "running": 1, "waiting": 1, "failed": 2}
 
 
@@ -100,24 +102,25 @@ def best_config(config: Config, results: Results) -> str | None:
     )
 
 
-def results_table(results: Results) -> "Table":
-    """The trials as a table for the terminal."""
-    from rich.table import Table
+def results_table(results: Results) -> "Group":
+    """The trials as a table for the terminal, with what matters most and why trials failed below."""
+    from rich.console import Group
+    from rich.text import Text
 
     heads, rows = _rows(results)
-    table = Table(*heads)
-    for row in rows:
-        table.add_row(*(visible(cell) for cell in row))
-    return table
+    columns = [
+        Column(_on_lines(head), is_number=place != 3, leaves=head == "hours") for place, head in enumerate(heads)
+    ]
+    table = FittingTable(columns[:-1], [[visible(cell) for cell in row[:-1]] for row in rows])
+    notes = [f"trial {each.number} failed: {each.reason}" for each in results.ranked if each.state == "failed"]
+    return Group(table, *(Text(visible(note)) for note in [*notes, *_importance_told(results)]))
 
 
 def results_markdown(results: Results) -> str:
     """The same as Markdown, with what matters most below."""
     heads, rows = _rows(results)
     lines = [f"# Sweep {results.sweep}", "", _line(heads), _line(["---"] * len(heads)), *map(_line, rows)]
-    if results.importance:
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in results.importance.items())
-        lines += ["", f"Importance: {shares}."]
+    lines += [line for told in _importance_told(results) for line in ("", f"{told[:1].upper()}{told[1:]}.")]
     return "\n".join(lines) + "\n"
 
 
@@ -129,6 +132,20 @@ def parameter_names(results: Results) -> list[str]:
 def value_text(value: Any) -> str:
     """A parameter's value in few characters."""
     return f"{value:.4g}" if isinstance(value, float) else str(yaml_text.dump_value(value))
+
+
+def _importance_told(results: Results) -> list[str]:
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in results.importance.items())
+    return [f"importance: {shares}"] if shares else []
+
+
+def _on_lines(name: str) -> str:
+    """A field's name in lines of a word or two, as columns are narrow."""
+    lines = [""]
+    for word in name.rpartition(".")[2].split("_"):
+        joined = f"{lines[-1]} {word}".strip()
+        lines[-1:] = [joined] if len(joined) <= _HEAD_WIDTH else [*filter(None, lines[-1:]), word]
+    return "\n".join(lines)
 
 
 def _rows(results: Results) -> tuple[list[str], list[list[str]]]:

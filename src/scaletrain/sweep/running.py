@@ -23,6 +23,7 @@ from scaletrain.sweep import limits
 from scaletrain.sweep.checking import check_sweep, trial_config
 from scaletrain.sweep.machines import read_watched, watch_of
 from scaletrain.sweep.opening import at_work, open_sweep
+from scaletrain.sweep.progress import Progress
 from scaletrain.sweep.records import SweepLayout, TrialRecord
 from scaletrain.sweep.report import publish
 from scaletrain.sweep.results import Results
@@ -132,6 +133,7 @@ def _watch(
     thread = threading.Thread(target=run, name="sweep", daemon=True)
     began = published = asked_at = counted_at = time.monotonic()
     short_of, has_left = "", False
+    progress = Progress(section, at_once=at_once)
     thread.start()
     while thread.is_alive():
         thread.join(timeout=_LOOK_S)
@@ -150,6 +152,7 @@ def _watch(
                 log.warning("%s; all trials are saved and stopped", short_of)
             sweep.leave()
             has_left = True
+        progress.tell(dict(sweep.trials))
         if now - published >= _PUBLISH_EVERY_S:
             publish_all()
             published = now

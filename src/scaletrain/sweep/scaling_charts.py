@@ -43,7 +43,7 @@ def efficiency(curves: Sequence[Curve]) -> str:
     ends = [_worker_counts(curves)[place] for place in (0, -1)]
     lines = [Line(0, "ideal", ends, [1.0, 1.0], "guide", label="ideal")]
     lines += [_line(curve, lambda each: each.efficiency) for curve in curves]
-    return _by_workers("Efficiency", curves, lines, shown="percent", log_x=True)
+    return _by_workers("Efficiency of a worker", curves, lines, shown="percent", log_x=True)
 
 
 def step_parts(curves: Sequence[Curve]) -> str:
@@ -73,7 +73,7 @@ def cost_and_hours(results: StudyResults) -> str:
             lines.append(Line(_style(curve), name, [offer.hours], [cost], "dot", label=label))
     if results.deadline_hours:
         lines.append(Line(0, "", [results.deadline_hours] * 2, [0, most], "guide", label="deadline"))
-    unit = "USD" if results.has_prices else "hours of workers"
+    unit = "USD" if results.has_prices else "Hours of workers"
     return line_chart(
         Chart(
             title=f"{unit} per million tokens",

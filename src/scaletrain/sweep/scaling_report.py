@@ -90,8 +90,13 @@ def _head(results: StudyResults) -> str:
 
 def _table(results: StudyResults) -> str:
     heads, rows = study_rows(results)
-    cells = [[escape(cell.replace(" ", "\N{NO-BREAK SPACE}")) for cell in row] for row in rows]  # a row is one line
-    return table(heads, cells, texts=(0, len(heads) - 1))
+    # One batch for all is told above; a row is one line, but for what it is the best at.
+    shown = [place for place, head in enumerate(heads) if head != "batch" or len({row[place] for row in rows}) > 1]
+    cells = [
+        [escape(row[place].replace(" ", "\N{NO-BREAK SPACE}" if heads[place] else " ")) for place in shown]
+        for row in rows
+    ]
+    return table([heads[place] or "best at" for place in shown], cells, texts=(0, len(shown) - 1))
 
 
 def _laws(results: StudyResults) -> str:

@@ -6,28 +6,31 @@ from typing import TYPE_CHECKING
 from scaletrain.log import visible
 from scaletrain.sweep.scaling_points import Point
 from scaletrain.sweep.scaling_results import Curve, PlacedPoint, StudyResults, verdict
+from scaletrain.terminal_table import Column, FittingTable
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 _GB = 1e9
-_NOT_ON_TERMINALS = ("batch", "quartiles", "step s", "data wait", "start-up s", "")  # which are narrow
+# What a narrow terminal does not show, the first of these first; what a point is the best at is told below as well.
+_LEAVES = ("start-up s", "quartiles", "data wait", "step s", "", "batch", "memory GB", "MFU", "not computing")
 
 
 def study_table(results: StudyResults) -> "Group":
     """The points of each curve, and what follows from them."""
-    from rich.box import SIMPLE_HEAD
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     heads, rows = study_rows(results)
-    table = Table(box=SIMPLE_HEAD)
-    shown = [place for place, head in enumerate(heads) if head not in _NOT_ON_TERMINALS]
-    for place in shown:
-        table.add_column(heads[place], justify="right" if place else "left")
-    for row in rows:
-        table.add_row(*(visible(row[place]) for place in shown))
+    columns = [
+        Column(
+            "\n".join(head.rsplit(" ", 1)) or "best at",
+            is_number=place > 0,
+            leaves=len(_LEAVES) - _LEAVES.index(head) if head in _LEAVES else 0,
+        )
+        for place, head in enumerate(heads)
+    ]
+    table = FittingTable(columns, [[visible(cell) for cell in row] for row in rows])
     return Group(*([table] if rows else []), *(Text(visible(line)) for line in told(results)))
 
 
