@@ -155,6 +155,18 @@ def test_workers_are_a_number_or_a_range() -> None:
     assert ScalingSection(workers=WorkerRange(min=1, max=2)).workers == WorkerRange(min=1, max=2)
 
 
+def test_a_base_in_4_bits_goes_with_zero_0_to_2() -> None:
+    """ZeRO-3 would partition codes: one problem, which names both; below it nothing is said."""
+    model = {"source": "x", "lora": {"quantization": "nf4"}}
+    with pytest.raises(ValidationError) as raised:
+        config(model=model, zero={"stage": 3})
+    broken = raised.value.errors()[0]["ctx"]["error"].broken
+    assert [path for path, _ in broken] == ["model.lora.quantization"]
+    assert "goes with zero.stage 0 to 2; lower the stage, or use none" in broken[0][1]
+    for stage in (0, 1, 2):
+        assert config(model=model, zero={"stage": stage}).model.lora.quantization == "nf4"  # type: ignore[union-attr]
+
+
 def test_lora_modules_are_all_or_named() -> None:
     """LoRA adapts all linear layers, or those in a list."""
     assert LoraSection().target_modules == "all-linear"

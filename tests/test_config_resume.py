@@ -66,6 +66,7 @@ def test_what_leaves_the_mathematics_alone_may_change(override: str) -> None:
         "name=other",
         "model.source=elsewhere",
         "model.lora={rank: 4}",
+        "model.lora={quantization: nf4}",
         "data.seq_len=512",
         "data.corpora.0.limit=5",
         "train.learning_rate=1e-3",

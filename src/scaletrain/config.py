@@ -14,7 +14,7 @@ from scaletrain.config_budget import BudgetSection
 from scaletrain.config_data import DataSection
 from scaletrain.config_dpo import DpoSection, format_problems
 from scaletrain.config_evaluate import EvaluateSection
-from scaletrain.config_model import ModelSection, nearest_divisor
+from scaletrain.config_model import ModelSection, nearest_divisor, quantizes
 from scaletrain.config_recomputing import selective_problems
 from scaletrain.config_section import (
     Count,
@@ -213,6 +213,11 @@ class Config(Section):
                 )
             if self.zero.offload_optimizer != "none":
                 yield "train.optimizer", "got adamw_8bit with zero.offload_optimizer; remove one of the two"
+        if quantizes(self.model.lora) and self.zero.stage == 3:
+            yield (
+                "model.lora.quantization",
+                "got nf4, which goes with zero.stage 0 to 2; lower the stage, or use none",
+            )
         if self.train.device == "cpu" and self.scaling.gpus_per_worker:
             yield "scaling.gpus_per_worker", "got 1 with train.device: cpu; remove one of the two"
         if self.train.device == "cuda" and self.scaling.gpus_per_worker == 0:

@@ -52,6 +52,15 @@ class LoraSection(Section):
         Annotated[tuple[str, ...], Tag("<list>")] | Annotated[Literal["all-linear"], Tag("<name>")],
         Discriminator(_modules_kind),
     ] = Field("all-linear", description="all-linear, or a list of module names")
+    quantization: Literal["none", "nf4"] = Field(
+        "none",
+        description="of the frozen linear layers; nf4: 4 bits a weight (QLoRA; bitsandbytes), zero.stage 0 to 2",
+    )
+
+
+def quantizes(lora: LoraSection | None) -> bool:
+    """Whether the frozen weights below the adapters are kept in 4 bits."""
+    return lora is not None and lora.quantization != "none"
 
 
 class ModelSection(Section):

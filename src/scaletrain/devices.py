@@ -58,6 +58,14 @@ def check_optimizer(train: TrainSection) -> None:
         )
 
 
+def check_quantization(wanted: Literal["none", "nf4"]) -> None:
+    """Raise DeviceError where a base in 4 bits is wanted and the package that makes it is missing."""
+    if wanted == "nf4" and not find_spec("bitsandbytes"):
+        raise DeviceError(
+            "model.lora.quantization=nf4, and bitsandbytes is not installed; `pip install bitsandbytes`, or use none"
+        )
+
+
 def resolve_precision(wanted: Literal["auto", "fp32", "bf16"], device: str) -> Literal["fp32", "bf16"]:
     """bf16 on CUDA, fp32 on the CPU, unless one was asked for."""
     if wanted == "auto":

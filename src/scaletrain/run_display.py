@@ -27,7 +27,7 @@ _BAR = 30
 _ATTEMPTS_SHOWN = 12
 _STYLES = {"training": "green", "failed": "red", "killed": "red", "unreadable": "red", "stopped": "yellow"}
 _SHORT_CONFIG = (
-    ("model", ("model.source", "model.init", "model.lora.rank")),
+    ("model", ("model.source", "model.init", "model.lora.rank", "model.lora.quantization")),
     ("data", ("data.corpora.0.format", "data.seq_len")),
     ("train", ("train.global_batch_size", "train.learning_rate", "train.schedule", "train.precision")),
     ("run on", ("zero.stage", "scaling.workers", "scaling.workers.min", "scaling.workers.max", "train.device")),

@@ -1,4 +1,4 @@
-"""A worker is killed, and the run goes on with another number, another ZeRO stage, offload or not, LoRA or not."""
+"""A worker is killed, and the run goes on with another number, ZeRO stage, offload or not; LoRA, QLoRA or neither."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +13,9 @@ from scaletrain.metrics import read_records
 from workers import Prepared
 
 pytestmark = pytest.mark.long
+
+
+ADAPTERS = {"lora": "{rank: 4}", "qlora": "{rank: 4, quantization: nf4}"}
 
 
 @dataclass(frozen=True)
@@ -36,21 +39,23 @@ class Group:
         return f"{self.workers}x{self.stage}{self.offload}"
 
 
-def _lora(prepared: Prepared) -> dict[str, object]:
+def _lora(prepared: Prepared, adapters: str) -> dict[str, object]:
     return {
         "model__init": "pretrained",
         "model__source": prepared.model_url,
         "model__size": "null",
-        "model__lora": "{rank: 4}",
+        "model__lora": ADAPTERS[adapters],
         "train__learning_rate": 0.01,
     }
 
 
 @pytest.fixture(scope="module")
-def losses_of(prepared: Prepared, undisturbed: RunLayout) -> Callable[[bool], list[float]]:
-    """The losses of twelve undisturbed steps of two workers with ZeRO-2, with LoRA or without."""
-    finish(prepared, "undisturbed-lora", **_lora(prepared))
-    found = {False: _losses(undisturbed), True: _losses(RunLayout(prepared.root, "undisturbed-lora"))}
+def losses_of(prepared: Prepared, undisturbed: RunLayout) -> Callable[[str], list[float]]:
+    """The losses of twelve undisturbed steps of two workers with ZeRO-2, of all weights and of adapters."""
+    found = {"": _losses(undisturbed)}
+    for adapters in ADAPTERS:
+        finish(prepared, f"undisturbed-{adapters}", **_lora(prepared, adapters))
+        found[adapters] = _losses(RunLayout(prepared.root, f"undisturbed-{adapters}"))
     return found.__getitem__
 
 
@@ -60,32 +65,34 @@ def _losses(run: RunLayout) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("lora", "before", "after"),
+    ("adapters", "before", "after"),
     [
-        (False, Group(2, 1, "optimizer"), Group(3, 1, "optimizer")),
-        (False, Group(2, 2, "optimizer"), Group(1, 2, "optimizer")),
-        (False, Group(2, 3, "all"), Group(1, 3, "all")),
-        (False, Group(2, 3, "optimizer"), Group(3, 3, "all")),
-        (False, Group(2, 2), Group(3, 3, "all")),
-        (False, Group(3, 3, "all"), Group(2, 0)),
-        (True, Group(2, 1), Group(3, 1)),
-        (True, Group(2, 2), Group(1, 2)),
-        (True, Group(2, 3), Group(1, 3)),
-        (True, Group(2, 2, "optimizer"), Group(3, 2, "optimizer")),
-        (True, Group(2, 3, "all"), Group(3, 3, "all")),
-        (True, Group(2, 3, "all"), Group(1, 1)),
+        ("", Group(2, 1, "optimizer"), Group(3, 1, "optimizer")),
+        ("", Group(2, 2, "optimizer"), Group(1, 2, "optimizer")),
+        ("", Group(2, 3, "all"), Group(1, 3, "all")),
+        ("", Group(2, 3, "optimizer"), Group(3, 3, "all")),
+        ("", Group(2, 2), Group(3, 3, "all")),
+        ("", Group(3, 3, "all"), Group(2, 0)),
+        ("lora", Group(2, 1), Group(3, 1)),
+        ("lora", Group(2, 2), Group(1, 2)),
+        ("lora", Group(2, 3), Group(1, 3)),
+        ("lora", Group(2, 2, "optimizer"), Group(3, 2, "optimizer")),
+        ("lora", Group(2, 3, "all"), Group(3, 3, "all")),
+        ("lora", Group(2, 3, "all"), Group(1, 1)),
+        ("qlora", Group(2, 2), Group(3, 1)),
+        ("qlora", Group(3, 2, "optimizer"), Group(1, 0)),
     ],
     ids=str,
 )
 def test_another_group_goes_on_where_one_was_killed(
-    prepared: Prepared, losses_of: Callable[[bool], list[float]], lora: bool, before: Group, after: Group
+    prepared: Prepared, losses_of: Callable[[str], list[float]], adapters: str, before: Group, after: Group
 ) -> None:
     """Every step's loss is that of the undisturbed run to 1e-5, and each step's samples are proved."""
-    name = f"{'lora-' if lora else ''}{before}-{after}"
-    model = _lora(prepared) if lora else {}
+    name = f"{adapters}-{before}-{after}".strip("-")
+    model = _lora(prepared, adapters) if adapters else {}
     armed = signal_in_step(8, ranks=(before.workers - 1,), number=KILL)
     ended = Attempt(prepared, name, arm=armed, **before.settings, **model).wait()
     assert ended[-1].exit_code == -KILL
     finish(prepared, name, **after.settings, **model)
     assert_recovered(prepared, name, None)
-    assert _losses(RunLayout(prepared.root, name)) == pytest.approx(losses_of(lora), abs=1e-5)
+    assert _losses(RunLayout(prepared.root, name)) == pytest.approx(losses_of(adapters), abs=1e-5)

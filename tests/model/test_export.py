@@ -90,6 +90,39 @@ def test_adapters_are_merged(tmp_path: Path) -> None:
     torch.testing.assert_close(logits(exported), logits(trained), atol=1e-4, rtol=1e-4)
 
 
+def quantized_run(root: Path) -> tuple[RunLayout, Any]:
+    """A run of adapters over a base in 4 bits, and its model as a worker has it."""
+    return tiny_run(str(root), lora=LoraSection(rank=4, quantization="nf4"))
+
+
+def test_a_merged_export_has_the_base_that_was_trained_over(tmp_path: Path) -> None:
+    """QLoRA: ordinary weights, the rounded ones of the base with the adapters in them: logits and loss to 1e-4."""
+    run, trained = quantized_run(tmp_path)
+    exported = load(export_run(run, str(tmp_path / "out")))
+    assert {parameter.dtype for parameter in exported.parameters()} == {torch.float32}
+    assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    torch.testing.assert_close(logits(exported), logits(trained), atol=1e-4, rtol=1e-4)
+    ids = torch.arange(30)[None]
+    found, expected = (model(input_ids=ids, labels=ids).loss.item() for model in (exported, trained))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_adapter_over_4_bits_says_what_it_needs(tmp_path: Path) -> None:
+    """Its card tells of the quantisation, and loaded as it says the adapter computes what was trained, to 1e-5."""
+    from peft import AutoPeftModelForCausalLM
+    from transformers import BitsAndBytesConfig
+
+    run, trained = quantized_run(tmp_path)
+    folder = Path(export_run(run, str(tmp_path / "out"), form="adapter"))
+    card = (folder / "README.md").read_text()
+    assert "in 4 bits (NF4, double quantization)" in card
+    assert "| method | LoRA of rank 4, over a base in 4 bits" in card
+    code = card.partition("nf4 = ")[2].partition("\nmodel = ")[0]
+    nf4 = eval(code, {"torch": torch, "BitsAndBytesConfig": BitsAndBytesConfig})
+    again = AutoPeftModelForCausalLM.from_pretrained(folder, dtype="auto", quantization_config=nf4)
+    torch.testing.assert_close(logits(again), logits(trained), atol=1e-5, rtol=1e-5)
+
+
 def test_a_bucket_is_as_good_as_a_folder(s3_bucket: str, tmp_path: Path) -> None:
     """Run and export may both lie in a bucket; what comes back is the same model."""
     run, trained = tiny_run(s3_bucket)

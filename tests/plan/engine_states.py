@@ -46,7 +46,8 @@ def engine(folder: Path, settings: dict[str, Any]) -> Any:
         overrides=[f"zero.stage={settings['stage']}", *settings.get("overrides", ())],
     )
     dtype = torch.bfloat16 if settings["precision"] == "bf16" and settings["stage"] > 0 else torch.float32
-    model = load_model(str(folder / "model"), config.model, dtype=dtype, attention="sdpa")
+    computing = torch.bfloat16 if settings["precision"] == "bf16" else torch.float32
+    model = load_model(str(folder / "model"), config.model, dtype=dtype, attention="sdpa", computing=computing)
     rounds = settings.get("rounds", 1)
     built = zero.build_engine(LossModel(model), config, rounds=rounds, precision=settings["precision"])
     zero.create_moments(built)
@@ -70,10 +71,10 @@ def count(built: Any, settings: dict[str, Any]) -> dict[str, int]:
         parameters = [each.ds_tensor for each in weights]
         gradients = [optimizer.grad_partitions_flat_buffer]
     elif hasattr(optimizer, "fp32_groups_gradients_flat"):
-        parameters = weights
+        parameters = [*weights, *_scales(built.module)]
         gradients = [*optimizer.fp32_groups_gradients_flat, *(each.grad for each in weights if each.grad is not None)]
     else:
-        parameters = weights
+        parameters = [*weights, *_scales(built.module)]
         averaged = getattr(optimizer, "averaged_gradients", {})
         gradients = [each for group in averaged.values() for each in group or ()]
         gradients += [each.grad for each in weights if each.grad is not None]
@@ -83,6 +84,18 @@ def count(built: Any, settings: dict[str, Any]) -> dict[str, int]:
         "gradients": _bytes(gradients),
         "optimizer": _bytes([*masters, *moments]),
     }
+
+
+def _scales(module: Any) -> list[Any]:
+    """What weights in 4 bits have beside their codes."""
+    from scaletrain.model.quantization import quantized_layers
+
+    states = [layer.weight.quant_state for layer in quantized_layers(module)]
+    return [
+        each
+        for state in states
+        for each in (state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code)
+    ]
 
 
 def _bytes(tensors: Iterable[Any]) -> int:

@@ -80,6 +80,30 @@ def test_where_nothing_fits_lora_is_offered_by_its_name() -> None:
     assert "model.lora" in settings_of(found.best.way)
 
 
+def test_where_adapters_do_not_fit_a_base_in_4_bits_is_offered() -> None:
+    """Of 70 billion parameters on one H100, also where LoRA was asked for; of 1 billion whole weights fit."""
+    big, h100 = shape_of(LLAMA_70B), of_type("p5.48xlarge")
+    for overrides in ((), ("model.lora={rank: 8}",)):
+        found = plan(big, h100, "scaling.workers=1", *overrides).best
+        assert found is not None
+        assert found.way.lora is not None
+        assert found.way.lora.quantization == "nf4"
+        assert "model.lora={rank: " in settings_of(found.way) and "quantization: nf4}" in settings_of(found.way)
+        assert found.way.lora.rank == (8 if overrides else 16)
+        assert found.way.stage < 3
+    ways = plan(SHAPE_1B, h100, "scaling.workers=1", "model.lora={}").forecasts
+    assert {each.way.lora.quantization for each in ways if each.way.lora} == {"none"}
+
+
+def test_a_base_in_4_bits_is_planned_below_zero_3() -> None:
+    """The ways beside a configured QLoRA run keep its base, at the stages that it goes with."""
+    found = plan(SHAPE_1B, of_type("p5.48xlarge"), "model.lora={quantization: nf4}")
+    assert {each.way.stage for each in found.forecasts} <= {1, 2}
+    assert all(each.way.lora == found.configured.way.lora for each in found.forecasts)
+    assert found.record()["configured"]["quantization"] == "nf4"
+    assert "over 4 bits" in _displayed(found)
+
+
 def test_auto_is_the_most_rows_that_fit() -> None:
     """One row more at once would not fit, where it divides the batch."""
     found = plan(SHAPE_1B, of_type("p5.48xlarge"), "train.micro_batch_size=auto").configured
@@ -134,12 +158,9 @@ def test_money_is_hours_times_prices() -> None:
 def test_a_plan_is_shown_and_kept() -> None:
     """Every part is in the terminal's text, old prices are said to be, and the record is plain data."""
     import orjson
-    from rich.console import Console
 
     found = plan(SHAPE_1B, of_type("g6.xlarge", market="spot"), beside=(of_type("p5.48xlarge"),))
-    console = Console(width=160, record=True, file=StringIO())
-    console.print(plan_display(found, today=date(2026, 6, 1)))
-    text = console.export_text()
+    text = _displayed(found)
     for words in ("GPU: optimizer", "exact", "checkpointing", "p5.48xlarge", "151 days old", "Young, Daly"):
         assert words in text
     record = orjson.loads(orjson.dumps(found.record()))
@@ -219,3 +240,11 @@ def test_steps_are_told_by_the_prepared_dataset(tmp_path: Path) -> None:
 def test_the_middle_of_a_band_is_geometric() -> None:
     """Twice as long and half as long are as far from it."""
     assert Band(2.0, 8.0).middle == 4.0
+
+
+def _displayed(found: Plan) -> str:
+    from rich.console import Console
+
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(plan_display(found, today=date(2026, 6, 1)))
+    return console.export_text()

@@ -3,9 +3,9 @@
 import pytest
 from shapes import LLAMA_70B, llama, one_matrix
 
-from scaletrain.model.shape import ModelShape, shape_of
+from scaletrain.model.shape import ModelShape, in_linear_layer, shape_of
 from scaletrain.plan.memory import GB, Way, forecast_memory
-from scaletrain.plan.states import states_of
+from scaletrain.plan.states import frozen_bytes, states_of
 
 # Half-precision gradients and weights, as papers reckon them; ours are added up in fp32, which is 2 bytes more.
 _OURS_MORE_BYTES = 2
@@ -53,6 +53,15 @@ def test_states_of_the_65b_model_in_the_qlora_paper() -> None:
     found = states_of(shape.parameters, (), stage=2, num_workers=1, precision="bf16").on_device
     assert shape.numel == pytest.approx(65.3e9, rel=0.001)
     assert (found - (4 + _OURS_MORE_BYTES) * shape.numel) / GB == pytest.approx(780, rel=0.01)
+
+
+def test_double_quantization_costs_what_the_qlora_paper_says() -> None:
+    """0.127 bits a parameter beside the 4 (arXiv:2305.14314, section 3), of the 65B model's linear layers."""
+    shape = shape_of({**LLAMA_70B, "vocab_size": 32000, "intermediate_size": 22016, "num_key_value_heads": 64})
+    linear = [each for each in shape.parameters if in_linear_layer(each)]
+    numel = sum(each.numel for each in linear)
+    assert numel > 0.99 * shape.numel
+    assert 8 * frozen_bytes(linear, weight=2, quantized=True) / numel == pytest.approx(4.127, abs=0.001)
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,15 @@ from tiny import tiny_model_folder
 
 _8_BIT = "train.optimizer=adamw_8bit"
 _LORA = "model.lora={rank: 4}"
+_QLORA = "model.lora={rank: 4, quantization: nf4}"
 SETTINGS: list[dict[str, Any]] = [
     *({"stage": stage, "precision": "fp32"} for stage in (0, 2, 3)),
     {"stage": 1, "precision": "fp32", "rounds": 2},  # it holds most between two micro batches
     *({"stage": stage, "precision": "bf16"} for stage in (1, 2, 3)),
     {"stage": 2, "precision": "bf16", "overrides": [_LORA]},
     *({"stage": stage, "precision": "bf16", "overrides": [_8_BIT]} for stage in (0, 1, 2)),
+    *({"stage": stage, "precision": "bf16", "overrides": [_QLORA]} for stage in (0, 1, 2)),
+    {"stage": 2, "precision": "fp32", "overrides": [_QLORA, _8_BIT]},
 ]
 
 
@@ -54,12 +57,12 @@ def counted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_states_are_exact(counted: tuple[Path, list[Any]]) -> None:
-    """Parameters, gradients and optimizer of the fullest worker, at each stage and precision, with LoRA and 8 bits."""
+    """Parameters, gradients and optimizer of the fullest worker, at each stage and precision, LoRA, 8 and 4 bits."""
     model, of_workers = counted
     shape, wrong = shape_at(str(model)), []
     for number, settings in enumerate(SETTINGS):
         overrides = settings.get("overrides", ())
-        lora = LoraSection.model_validate({"rank": 4}) if _LORA in overrides else None
+        lora = LoraSection.model_validate({"rank": 4}) if {_LORA, _QLORA} & set(overrides) else None
         trained, frozen = split_trained(shape, lora)
         expected = states_of(
             trained,
@@ -68,6 +71,7 @@ def test_states_are_exact(counted: tuple[Path, list[Any]]) -> None:
             num_workers=len(of_workers),
             precision=settings["precision"],
             optimizer="adamw_8bit" if _8_BIT in overrides else "adamw",
+            quantized=_QLORA in overrides,
         )
         for part in ("parameters", "gradients", "optimizer"):
             found = max(each[number][part] for each in of_workers)

@@ -1,5 +1,6 @@
 """Training on preferences: the same exactness, a reference that is computed once, and pairs that are learned."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +110,16 @@ def test_a_resumed_run_reads_the_reference_and_goes_on_alike(pairs: Pairs, alone
     assert found[-1]["validation_loss"] == pytest.approx(alone[-1]["validation_loss"], abs=1e-4)
     assert pairs.parts() == before
     assert ledger.check_chain(read_records(RunLayout(pairs.prepared.root, "resumed").ledger))
+
+
+def test_adapters_over_a_base_in_4_bits_are_compared_with_that_base(pairs: Pairs) -> None:
+    """QLoRA: at the first step nothing has changed, so that no margin is there; pairs are learned from then on."""
+    model = {"model__init": "pretrained", "model__source": pairs.prepared.model_url, "model__size": "null"}
+    model |= {"model__lora": "{rank: 4, quantization: nf4}", "train__learning_rate": "0.01"}
+    lines = train(pairs.prepared, "pairs-4-bits", workers=1, **pairs.settings | model)
+    assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert lines[0]["reward_margin"] == pytest.approx(0.0, abs=1e-6)
+    assert lines[-1]["loss"] < lines[0]["loss"]
 
 
 def test_a_damaged_part_of_the_reference_is_named() -> None:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from scaletrain import layout, storage
-from scaletrain.config_model import LoraSection, ModelSection, ModelSize
+from scaletrain.config_model import LoraSection, ModelSection, ModelSize, quantizes
 from scaletrain.devices import Attention
 from scaletrain.errors import ConfigError, ModelError
 from scaletrain.log import get_logger
-from scaletrain.model import sources, store, tokenizer
+from scaletrain.model import quantization, sources, store, tokenizer
 from scaletrain.model.kernels import Kernels, use_kernels
 from scaletrain.model.recomputing import recompute
 from scaletrain.model.store import fetch, load_index
@@ -91,29 +91,40 @@ def load_model(
     seed: int = 0,
     zero3: dict[str, Any] | None = None,
     group: "SequenceGroup | None" = None,
+    computing: "torch.dtype | None" = None,
+    device: str = "cpu",
 ) -> "PreTrainedModel":
     """Load a model for training, with LoRA adapters (drawn from `seed`) and gradient checkpointing as configured.
 
-    Where the model has something that variable-length attention cannot compute, flex attention takes its place.
+    Where the model has something that variable-length attention cannot compute, flex attention takes its place. A base
+    in 4 bits is made on `device`, and computes in `computing` (`dtype` where that is None); any other is on the CPU.
 
     `zero3` is the DeepSpeed configuration of a ZeRO-3 run: the weights are then partitioned as they are read, so that
     no rank holds them all; every rank must call this, after the process group exists. `group` are the workers that
     share rows. Raises ModelError.
     """
+    import torch
     from transformers import AutoModelForCausalLM
 
     folder = fetch(model_url)
     partitioning = _partitioned_loading(zero3) if zero3 is not None else None
     with sources.errors_of_transformers(model_url), sources.quiet_transformers():
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=_attention_for(folder, attention, group)
-        )
+        kernel = _attention_for(folder, attention, group)
+        if quantizes(section.lora):
+            where = torch.device(device)
+            model: Any = quantization.load_quantized(
+                folder, computing=computing or dtype, device=where, attention=kernel
+            )
+        else:
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=kernel)
         model.config.use_cache = False
         use_kernels(model, kernels)
         assert section.gradient_checkpointing != "auto", "gradient checkpointing has not been settled yet"
         recompute(model, section.gradient_checkpointing)
         if section.lora is not None:
             model = add_adapters(model, section.lora, seed=seed)
+        if quantizes(section.lora):
+            quantization.cast(model, dtype)
     del partitioning
     model.train()
     return cast("PreTrainedModel", model)

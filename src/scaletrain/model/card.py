@@ -10,6 +10,7 @@ from typing import Literal
 from scaletrain import __version__, yaml_text
 from scaletrain.checkpoint import Manifest
 from scaletrain.config import Config
+from scaletrain.config_model import quantizes
 from scaletrain.errors import ModelError
 from scaletrain.layout import RunLayout
 from scaletrain.model.card_facts import DataFacts, Measured, data_facts, measured
@@ -44,6 +45,29 @@ prompt = tokenizer.apply_chat_template(
 answer = model.generate(**prompt, max_new_tokens=200)[0, prompt["input_ids"].shape[1] :]
 print(tokenizer.decode(answer, skip_special_tokens=True))
 ```""",
+    "adapter over 4 bits": """\
+This is a LoRA adapter: it needs its base model, {base}, with the linear layers in 4 bits (NF4, double quantization), as
+it was trained over them. Over the same model in whole weights it computes something else.
+
+```python
+import torch
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer, BitsAndBytesConfig
+
+nf4 = BitsAndBytesConfig(
+    load_in_4bit=True,
+    bnb_4bit_quant_type="nf4",
+    bnb_4bit_use_double_quant=True,
+    bnb_4bit_compute_dtype=torch.{computing},
+)
+model = AutoPeftModelForCausalLM.from_pretrained("{place}", dtype="auto", quantization_config=nf4)
+tokenizer = AutoTokenizer.from_pretrained("{place}")
+prompt = tokenizer.apply_chat_template(
+    [{{"role": "user", "content": "Hello!"}}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+).to(model.device)
+answer = model.generate(**prompt, max_new_tokens=200)[0, prompt["input_ids"].shape[1] :]
+print(tokenizer.decode(answer, skip_special_tokens=True))
+```""",
     "gguf": """\
 ```
 llama-cli -m {place} -cnv
@@ -72,7 +96,9 @@ def model_card(
     from the licences of the base model and of the data, and which only its maker can state.
     """
     data, figures = data_facts(run, manifest), measured(run, manifest)
-    use = _USE[form].format(place=place or run.name, base=_base(config))
+    kind = "adapter over 4 bits" if form == "adapter" and quantizes(config.model.lora) else form
+    computing = "bfloat16" if manifest.precision == "bf16" else "float32"
+    use = _USE[kind].format(place=place or run.name, base=_base(config), computing=computing)
     parts = [
         f"---\n{_metadata(run, config, data, figures, form=form, licence=licence)}\n---",
         f"# {run.name}",
@@ -177,9 +203,10 @@ def _training_facts(run: RunLayout, manifest: Manifest, config: Config, data: Da
     train, lora = config.train, config.model.lora
     tokens = int(manifest.scalars.get("tokens", 0))
     supervised = int(manifest.scalars.get("supervised_tokens", 0))
+    over = ", over a base in 4 bits (QLoRA: NF4, double quantization)" if quantizes(lora) else ""
     facts = {
         "run": run.name,
-        "method": f"LoRA of rank {lora.rank}" if lora else "all weights",
+        "method": (f"LoRA of rank {lora.rank}" if lora else "all weights") + over,
         "steps": f"{manifest.step:,}",
         "packed rows seen": f"{manifest.samples_seen:,} of {config.data.seq_len:,} tokens",
         "tokens seen": f"{tokens:,}, {supervised:,} of them learned from",

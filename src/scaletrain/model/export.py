@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from scaletrain import checkpoint, config_file, storage
 from scaletrain.checkpoint import Checkpoint, Manifest
 from scaletrain.config import Config
+from scaletrain.config_model import quantizes
 from scaletrain.errors import CheckpointError, ConfigError, NotFoundError
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
@@ -21,6 +22,7 @@ from scaletrain.model.card import Format, is_on_the_hub, model_card
 from scaletrain.model.export_gguf import write_gguf
 from scaletrain.model.export_place import HUB, check_folder, problems_of_place, publish_file, publish_folder
 from scaletrain.model.generate import stop_tokens
+from scaletrain.model.quantization import load_dequantized
 from scaletrain.model.sources import errors_of_transformers, quiet_transformers
 from scaletrain.model.store import INDEX, WEIGHTS
 
@@ -212,7 +214,11 @@ def _load(run: RunLayout, manifest: Manifest, config: Config) -> Any:
 
     url = base_url(run, manifest)
     with errors_of_transformers(url), quiet_transformers():
-        model: Any = AutoModelForCausalLM.from_pretrained(fetch(url), dtype=torch.float32)
+        if quantizes(config.model.lora):
+            computing = torch.bfloat16 if manifest.precision == "bf16" else torch.float32
+            model: Any = load_dequantized(fetch(url), computing=computing)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(fetch(url), dtype=torch.float32)
     if config.model.lora is not None:
         model = add_adapters(model, config.model.lora, seed=config.seed)
     _fill(model, checkpoint.open_checkpoint(run.checkpoint(manifest.step)))

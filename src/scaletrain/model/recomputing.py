@@ -24,6 +24,7 @@ _KEPT = frozenset(
         "aten.mm.default",
         "aten.addmm.default",
         "aten._grouped_mm.default",
+        "bitsandbytes.gemm_4bit.default",
         "aten._scaled_dot_product_flash_attention.default",
         "aten._scaled_dot_product_flash_attention_for_cpu.default",
         "aten._scaled_dot_product_efficient_attention.default",

@@ -124,6 +124,11 @@ def count(shape: ModelShape, lora: LoraSection | None) -> Totals:
     )
 
 
+def in_linear_layer(parameter: Parameter) -> bool:
+    """Whether it is the weight of one of the layers' linear maps: what model/quantization.py keeps in 4 bits."""
+    return len(parameter.shape) == 2 and _is_adapted(parameter, "all-linear")
+
+
 def _is_outside(name: str) -> bool:
     """Whether a parameter is an embedding or the output layer."""
     return "embed" in name or name.startswith("lm_head") or ".wte." in name or ".wpe." in name

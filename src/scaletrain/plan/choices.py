@@ -1,14 +1,15 @@
 """The ways to train the same model: which of them fit, the cheapest of those, and why the others do not.
 
 The mathematics of a run stays what it is in all of them. LoRA, which trains something else, is looked at only where
-nothing fits, and is called by its name.
+nothing fits; and a base in 4 bits below it only where whole weights do not fit on the device. They are called by their
+names.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from scaletrain.config import Config
-from scaletrain.config_model import LoraSection
+from scaletrain.config_model import LoraSection, quantizes
 from scaletrain.model.recomputing import ladder
 from scaletrain.plan.forecast import Forecast, Verdict
 from scaletrain.plan.memory import Way
@@ -29,13 +30,22 @@ def alternatives(way: Way, look: Look, *, global_batch_size: int, kernels: str =
         for each in _combinations(way)
         for forecast in _climb(each, look, global_batch_size=global_batch_size, kernels=kernels)
     ]
-    if way.lora is None and all(each.verdict == "does not fit" for each in found):
-        adapted = replace(way, lora=LoraSection(), stage=2)  # type: ignore[call-arg]
-        adapted = replace(adapted, offload_optimizer=False, offload_parameters=False)
+    plain = replace(way, stage=2, offload_optimizer=False, offload_parameters=False)
+    if way.lora is None and _none_fits(found):
+        adapted = replace(plain, lora=LoraSection())  # type: ignore[call-arg]
         found += _climb(adapted, look, global_batch_size=global_batch_size, kernels=kernels)
         if way.num_workers > 1 and way.optimizer == "adamw":
             found += _climb(replace(adapted, stage=3), look, global_batch_size=global_batch_size, kernels=kernels)
+    on_device = [each for each in found if not (way.lora and each.way.offload_parameters)]
+    if not quantizes(way.lora) and _none_fits(on_device):
+        lora = way.lora or LoraSection()  # type: ignore[call-arg]
+        quantized = replace(plain, lora=lora.model_copy(update={"quantization": "nf4"}))
+        found += _climb(quantized, look, global_batch_size=global_batch_size, kernels=kernels)
     return found
+
+
+def _none_fits(found: Sequence[Forecast]) -> bool:
+    return all(each.verdict == "does not fit" for each in found)
 
 
 def best(forecasts: list[Forecast]) -> Forecast | None:
@@ -84,7 +94,9 @@ def micro_batches(global_batch_size: int, *, num_workers: int, most: int = _MOST
 
 def _combinations(way: Way) -> Iterator[Way]:
     """From the fastest on; on a CPU there is nowhere to offload to, and with one worker nothing to partition."""
-    for stage in (0, 1, 2, 3) if way.optimizer == "adamw" else (0, 1, 2):  # moments of 8 bits go with these alone
+    # Moments of 8 bits, and weights of 4, go with these alone.
+    below_3 = way.optimizer != "adamw" or quantizes(way.lora)
+    for stage in (0, 1, 2) if below_3 else (0, 1, 2, 3):
         if way.num_workers == 1 and stage in (1, 3) and way.stage != stage:
             continue  # the same as ZeRO 2, but dearer
         if stage == 0 and way.precision == "bf16" and way.stage != 0:
@@ -93,7 +105,7 @@ def _combinations(way: Way) -> Iterator[Way]:
         yield plain
         if way.device == "cuda" and stage >= 2 and way.optimizer == "adamw":
             yield replace(plain, offload_optimizer=True)
-    if way.device == "cuda" and way.optimizer == "adamw":
+    if way.device == "cuda" and not below_3:
         yield replace(way, stage=3, offload_optimizer=True, offload_parameters=True)
 
 

@@ -8,6 +8,7 @@ overlap_comm.
 
 from dataclasses import dataclass
 
+from scaletrain.config_model import quantizes
 from scaletrain.devices import peak_flops_of
 from scaletrain.model.recomputing import layers_recomputed
 from scaletrain.model.shape import ModelShape, count
@@ -32,6 +33,7 @@ _INSIDE_BYTES_PER_S = {  # between the GPUs of one machine, for a collective: NV
 _PCIE_BYTES_PER_S = (5e9, 20e9)
 _MEMORY_BYTES_PER_S = (5e9, 40e9)  # of a host whose cores run AdamW on offloaded states
 _SELECTIVE_SHARE = 0.05  # of a step: norms and activations, 11% of it in both directions (docs/performance.md)
+_MAKING_WHOLE = (1.02, 1.4)  # of a step with weights in 4 bits, which are made whole for each product: assumed
 _ADAMW_TRAFFIC_BYTES = 28  # read and written by an update, for a parameter: master, moments, gradient
 _UNKNOWN_NETWORK_BYTES_PER_S = (1e9 / 8, 10e9 / 8)
 
@@ -106,6 +108,8 @@ def forecast_step(
         speed = mfu.times(peak * way.num_workers)
     computing = Band(flops, flops).times(dealt * recomputing_factor(shape, way))
     computing = Band(computing.low / speed.high, computing.high / speed.low)
+    if quantizes(way.lora):
+        computing = Band(computing.low * _MAKING_WHOLE[0], computing.high * _MAKING_WHOLE[1])
     return StepTime(computing, _sending(shape, way, machines, rounds), _offload(shape, way, rounds), mfu)
 
 

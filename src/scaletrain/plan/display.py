@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
+from scaletrain.config_model import quantizes
 from scaletrain.config_recomputing import as_written
 from scaletrain.goodput import readable
 from scaletrain.plan.compute import Band
@@ -43,7 +44,8 @@ def settings_of(way: Way) -> str:
         f"train.micro_batch_size={way.micro_batch_size}",
     ]
     if way.lora is not None:
-        words.append(f"model.lora={{rank: {way.lora.rank}}}")
+        quantization = f", quantization: {way.lora.quantization}" if quantizes(way.lora) else ""
+        words.append(f"model.lora={{rank: {way.lora.rank}{quantization}}}")
     return " ".join(f"'{word}'" if " " in word else word for word in words)
 
 
@@ -185,7 +187,7 @@ def _named(way: Way) -> str:
         whole = way.gradient_checkpointing >= 1
         words.append("checkpointing" if whole else f"checkpointing of {way.gradient_checkpointing:.0%} of layers")
     words += ["8-bit AdamW"] if way.optimizer == "adamw_8bit" else []
-    words += [f"LoRA {way.lora.rank}"] if way.lora else []
+    words += [f"LoRA {way.lora.rank}" + (" over 4 bits" if quantizes(way.lora) else "")] if way.lora else []
     return ", ".join(words)
 
 

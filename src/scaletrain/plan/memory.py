@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from scaletrain.config_model import LoraSection
+from scaletrain.config_model import LoraSection, quantizes
 from scaletrain.config_recomputing import Recomputing
 from scaletrain.model.recomputing import layers_recomputed
-from scaletrain.model.shape import ModelShape, count, split_trained
+from scaletrain.model.shape import ModelShape, count, in_linear_layer, split_trained
 from scaletrain.plan.states import (
     MASTER_AND_MOMENTS_BYTES,
     Optimizer,
@@ -149,6 +149,7 @@ def _states(shape: ModelShape, way: Way) -> States:
         offload_optimizer=way.offload_optimizer,
         offload_parameters=way.offload_parameters,
         optimizer=way.optimizer,
+        quantized=quantizes(way.lora),
     )
 
 
@@ -218,6 +219,9 @@ def _buffers(shape: ModelShape, way: Way) -> Amount:
     weight = weight_bytes(precision=way.precision, stage=way.stage)
     totals = count(shape, way.lora)
     bucket = 4 * min(_BUCKET_ELEMENTS, totals.trained)
+    packed = [each.numel for each in shape.parameters if quantizes(way.lora) and in_linear_layer(each)]
+    if packed:
+        return _with_whole_matrix(way, bucket, shape.numel - sum(packed), max(packed))
     if way.stage == 0:
         casts = 2 * shape.numel if way.precision == "bf16" else 0  # autocast keeps its bf16 copies for the pass
         return Amount(casts, casts + (bucket if way.num_workers > 1 else 0))
@@ -231,6 +235,17 @@ def _buffers(shape: ModelShape, way: Way) -> Amount:
     gathered = weight * min(_LIVE_ELEMENTS, shape.numel)
     needed = min(gathered, max(one_layer, weight * totals.largest))
     return Amount(bucket + small + needed, bucket + small + gathered + 4 * totals.largest)
+
+
+def _with_whole_matrix(way: Way, bucket: int, never_packed: int, largest: int) -> Amount:
+    """With weights in 4 bits: the one matrix that is whole for a product, its scales in fp32 before, and the buckets.
+
+    What is trained is small; `never_packed` are the elements that autocast copies, `largest` those of the matrix.
+    """
+    element = 2 if way.precision == "bf16" else 4
+    casts = 2 * never_packed if way.stage == 0 and way.precision == "bf16" else 0
+    whole = element * largest
+    return Amount(whole + casts, whole + casts + 4 * -(-largest // 64) + 2 * bucket)
 
 
 @lru_cache(maxsize=16)

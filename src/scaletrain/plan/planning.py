@@ -217,6 +217,7 @@ def forecast_record(each: Forecast) -> dict[str, Any]:
         "gradient_checkpointing": way.gradient_checkpointing,
         "optimizer": way.optimizer,
         "lora_rank": way.lora.rank if way.lora else None,
+        "quantization": way.lora.quantization if way.lora else None,
         "micro_batch_size": way.micro_batch_size,
         "seq_len": way.seq_len,
         "sequence_parallel": way.sequence_parallel,

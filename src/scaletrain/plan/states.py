@@ -9,13 +9,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scaletrain.model.shape import Parameter
+from scaletrain.model.shape import Parameter, in_linear_layer
 
 MASTER_AND_MOMENTS_BYTES = 12  # an fp32 master weight and AdamW's two fp32 moments
 GRADIENT_BYTES = 4  # gradients are added up in fp32
 Optimizer = Literal["adamw", "adamw_8bit"]
 _BLOCK_ELEMENTS = 256  # of a moment of 8 bits, that share an fp32 scale (train/eight_bit.py)
 _ALIGNMENT = 2
+_NF4_BLOCK = 64  # weights of 4 bits that share a scale; a byte each, 256 of them with an fp32 scale of their own
+_NF4_SCALES = 256
+_NF4_TABLES = 4 * (16 + 256 + 1)  # beside each matrix: what codes stand for, and the scales' mean
 _PERSISTENT_ELEMENTS = 100_000  # what ZeRO 3 does not partition: stage3_param_persistence_threshold
 
 
@@ -46,6 +49,22 @@ def weight_bytes(*, precision: Literal["fp32", "bf16"], stage: int) -> int:
     return 2 if precision == "bf16" and stage > 0 else 4
 
 
+def frozen_bytes(frozen: Sequence[Parameter], *, weight: int, quantized: bool) -> int:
+    """Bytes of weights that are not trained, `weight` each; `quantized`: 4.127 bits each in linear layers.
+
+    That is 4 bits, 8 for 64 of them, and 32 for 64 x 256 (Dettmers et al. 2023, arXiv:2305.14314, section 3), beside
+    1,092 bytes of tables for each matrix, as bitsandbytes 0.50 keeps them.
+    """
+    packed = [each.numel for each in frozen if quantized and in_linear_layer(each)]
+    whole = sum(each.numel for each in frozen) - sum(packed)
+    return weight * whole + sum(_nf4_bytes(numel) for numel in packed)
+
+
+def _nf4_bytes(numel: int) -> int:
+    blocks = -(-numel // _NF4_BLOCK)
+    return -(-numel // 2) + blocks + 4 * -(-blocks // _NF4_SCALES) + _NF4_TABLES
+
+
 def states_of(
     trained: Sequence[Parameter],
     frozen: Sequence[Parameter],
@@ -56,20 +75,24 @@ def states_of(
     offload_optimizer: bool = False,
     offload_parameters: bool = False,
     optimizer: Optimizer = "adamw",
+    quantized: bool = False,
 ) -> States:
-    """The states of the worker that holds most, in bytes, after the backward pass of a step."""
+    """The states of the worker that holds most, in bytes, after the backward pass of a step.
+
+    `quantized`: frozen linear layers in 4 bits, below ZeRO 3.
+    """
     weight = weight_bytes(precision=precision, stage=stage)
     if stage == 3:
         return _partitioned(trained, frozen, weight, num_workers, offload_optimizer, offload_parameters)
-    frozen_bytes = weight * sum(each.numel for each in frozen)
+    of_frozen = frozen_bytes(frozen, weight=weight, quantized=quantized)
     own = sum(each.numel for each in trained)
     if stage == 0:  # the weights are the masters
         moments = sum(_moments_bytes(each.numel, len(each.shape) >= 2, optimizer) for each in trained)
-        return States(weight * own + frozen_bytes, GRADIENT_BYTES * own, moments)
+        return States(weight * own + of_frozen, GRADIENT_BYTES * own, moments)
     groups = [list(group) for group in _groups(trained)]
     padded = [_padded(sum(each.numel for each in group), num_workers) for group in groups]
     whole, share = sum(padded), sum(padded) // num_workers
-    parameters, masters_and_moments = weight * whole + frozen_bytes, 4 * share
+    parameters, masters_and_moments = weight * whole + of_frozen, 4 * share
     for group, numel in zip(groups, padded, strict=True):
         masters_and_moments += _moments_bytes(numel // num_workers, len(group[0].shape) >= 2, optimizer)
     if offload_optimizer:

@@ -215,7 +215,11 @@ def _measure(job: Job, shape: ModelShape, probed: dict[str, Any], way: Way) -> i
 
 
 def probe_model(job: Job, settings: dict[str, Any], *, recomputing: Recomputing) -> Any:
-    """A model of the run's shape, kernels and precision on the worker's device, with random weights."""
+    """A model of the run's shape, kernels and precision on the worker's device, with random weights.
+
+    Whole ones stand for a base in 4 bits: a layer keeps as much for its backward pass, and the matrix that is made
+    whole for a product is in the forecast's buffers.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -23,6 +23,7 @@ import torch.distributed as dist
 import xxhash
 
 from scaletrain import layout, storage
+from scaletrain.config_model import quantizes
 from scaletrain.data.batches import MicroBatch, StepBatch, micro_batch
 from scaletrain.data.rows import read_samples
 from scaletrain.data.shards import DatasetIndex
@@ -113,6 +114,8 @@ def open_reference(job: Job, worker: Worker, engine: Any, index: DatasetIndex) -
 def reference_url(job: Job, index: DatasetIndex) -> str:
     """Where the reference of a run is: named by a hash of its rows, the model it begins with, and the precision."""
     determined_by = [_VERSION, index.dataset_id, job.model_url.rsplit("/", 1)[-1], job.precision]
+    if quantizes(job.config.model.lora):
+        determined_by.append("nf4")
     name = xxhash.xxh3_128_hexdigest(orjson.dumps(determined_by))[:16]
     return layout.reference_url(job.config.storage.root, name)
 

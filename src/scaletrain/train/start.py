@@ -110,6 +110,8 @@ def start_engine(job: Job, plan: ReadPlan) -> Any:
         seed=config.seed,
         zero3=partitioned,
         group=group,
+        computing=torch.bfloat16 if job.precision == "bf16" else torch.float32,
+        device=job.device,
     )
     wrapped = AnswerModel(model) if config.train.objective == "dpo" else LossModel(model, group)
     engine = zero.build_engine(wrapped, config, rounds=plan.rounds, precision=job.precision)

@@ -15,13 +15,14 @@ from functools import partial
 from scaletrain import attempts, checkpoint, devices, ray_cluster, storage
 from scaletrain.config import Config
 from scaletrain.config_file import check_resume, dump_config, load_config
+from scaletrain.config_model import quantizes
 from scaletrain.cost import check_budget, prices_of, rate_of, read_history
 from scaletrain.data.prepare import Prepared, prepare
 from scaletrain.data.shards import DatasetIndex, load_index
 from scaletrain.errors import BudgetError, ConfigError, DataError, Interrupted
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
-from scaletrain.model import sequence_parallel
+from scaletrain.model import quantization, sequence_parallel
 from scaletrain.model.kernels import resolve_kernels
 from scaletrain.run_inputs import inputs_of, is_there
 from scaletrain.stop_request import StopRequest
@@ -86,7 +87,11 @@ def train(
         )
         devices.check_gpus(config, device)
         devices.check_optimizer(config.train)
+        if config.model.lora is not None:
+            devices.check_quantization(config.model.lora.quantization)
         prepared = _inputs(config, use_ray=not local)
+        if quantizes(config.model.lora):
+            quantization.check_model(prepared.model_url)
         if config.scaling.sequence_parallel > 1:
             sequence_parallel.check_model(prepared.model_url, config.scaling.sequence_parallel)
         index = load_index(prepared.dataset_url)
