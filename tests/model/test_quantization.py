@@ -15,9 +15,8 @@ from scaletrain.model.build import add_adapters, load_model
 from scaletrain.model.kernels import use_kernels
 from scaletrain.model.loss import LossModel
 from scaletrain.model.quantization import cast, check_model, load_dequantized, quantized_layers
-from tiny import VOCAB_SIZE, tiny_model, tiny_model_folder
+from tiny import LENGTHS, packed_rows, tiny_model, tiny_model_folder
 
-LENGTHS = (20, 1, 30, 13)
 LORA = LoraSection(rank=4, quantization="nf4")
 
 
@@ -61,18 +60,9 @@ def quantized_by_hand(dtype: torch.dtype = torch.float32) -> Any:
     return stirred(add_adapters(model, LORA, seed=0)).train()
 
 
-def packed() -> dict[str, torch.Tensor]:
-    """Two rows of three documents and padding."""
-    ids = torch.randint(VOCAB_SIZE, (2, sum(LENGTHS)), generator=torch.Generator().manual_seed(1))
-    positions = torch.cat([torch.arange(length) for length in LENGTHS]).expand(2, -1)
-    documents = torch.cat([torch.full((n,), d) for n, d in zip(LENGTHS, (1, 2, 3, 0), strict=True)]).expand(2, -1)
-    labels = torch.where((positions > 0) & (documents > 0), ids, -100)
-    return {"input_ids": ids, "labels": labels, "positions": positions, "documents": documents}
-
-
 def document_losses(model: Any) -> torch.Tensor:
-    """Each document of `packed` on its own through plain transformers, summed."""
-    ids, total = packed()["input_ids"], torch.zeros(())
+    """Each document of `packed_rows` on its own through plain transformers, summed."""
+    ids, total = packed_rows()["input_ids"], torch.zeros(())
     for row in ids:
         for document in row.split(LENGTHS)[:-1]:
             logits = model(input_ids=document[None]).logits[0].float()
@@ -91,7 +81,7 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 def test_packed_loss_and_gradients_are_those_of_whole_weights_document_by_document(folder: Path) -> None:
     """In fp32, to 1e-5 of each: bitsandbytes' layers with peft's LoRA against plain layers that were rounded."""
     model, reference = loaded(folder), quantized_by_hand()
-    found, expected = LossModel(model)(**packed()), document_losses(reference)
+    found, expected = LossModel(model)(**packed_rows()), document_losses(reference)
     found.backward()
     expected.backward()
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -106,7 +96,7 @@ def test_bf16_computes_with_the_weights_rounded_to_bf16(folder: Path) -> None:
     """Codes from the stored fp32 weights, made whole in bf16: the loss to 1e-3, gradients to 0.02 of plain layers."""
     model, reference = loaded(folder, torch.bfloat16), quantized_by_hand(torch.bfloat16)
     assert {each.dtype for each in model.parameters()} == {torch.uint8, torch.bfloat16}
-    losses = [LossModel(each)(**packed()) for each in (model, reference)]
+    losses = [LossModel(each)(**packed_rows()) for each in (model, reference)]
     for loss in losses:
         loss.backward()
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-3)
@@ -148,7 +138,7 @@ def test_recomputing_changes_no_bit(folder: Path, wanted: Any) -> None:
     """Products are recomputed or kept by the same kernels; layers that are recomputed as a whole keep less."""
     found, kept = [], []
     for recomputing in (False, wanted):
-        model, inputs = loaded(folder, gradient_checkpointing=recomputing), packed()
+        model, inputs = loaded(folder, gradient_checkpointing=recomputing), packed_rows()
         with LiveBytes([*model.parameters(), *model.buffers(), *inputs.values()]) as live:
             loss = LossModel(model)(**inputs)
             kept.append(live.now)
@@ -162,7 +152,7 @@ def test_recomputing_changes_no_bit(folder: Path, wanted: Any) -> None:
 def test_compiled_layers_give_the_same_gradients(folder: Path, wanted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.compile takes a whole layer, bitsandbytes' product and adapters in it; all of it but writing kernels."""
     plain, compiled = loaded(folder), loaded(folder, gradient_checkpointing=wanted)
-    LossModel(plain)(**packed()).backward()
+    LossModel(plain)(**packed_rows()).backward()
     torch._dynamo.reset()
     compile_module = torch.nn.Module.compile
     monkeypatch.setattr(
@@ -171,7 +161,7 @@ def test_compiled_layers_give_the_same_gradients(folder: Path, wanted: Any, monk
         lambda module: compile_module(module, backend="aot_eager_decomp_partition", fullgraph=True),
     )
     use_kernels(compiled, "compile")
-    LossModel(compiled)(**packed()).backward()
+    LossModel(compiled)(**packed_rows()).backward()
     for name, gradient in gradients(plain).items():
         assert relative_error(gradients(compiled)[name], gradient) < 1e-5, name
 
@@ -179,14 +169,14 @@ def test_compiled_layers_give_the_same_gradients(folder: Path, wanted: Any, monk
 def test_an_evaluation_in_between_changes_nothing(folder: Path) -> None:
     """A pass without gradients leaves the codes as they are, on every kind of CPU."""
     model = loaded(folder)
-    before = LossModel(model)(**packed()).item()
+    before = LossModel(model)(**packed_rows()).item()
     with torch.no_grad():
-        evaluated = LossModel(model.eval())(**packed()).item()
+        evaluated = LossModel(model.eval())(**packed_rows()).item()
     assert not any(
         getattr(each.weight.quant_state, "packing_format_for_cpu", False) for each in quantized_layers(model)
     )
     assert not any(each.support_avx512bf16_for_cpu for each in quantized_layers(model))
-    assert LossModel(model.train())(**packed()).item() == evaluated == before
+    assert LossModel(model.train())(**packed_rows()).item() == evaluated == before
 
 
 def test_made_whole_it_is_a_plain_model(folder: Path) -> None:

@@ -14,19 +14,9 @@ from scaletrain.errors import ModelError
 from scaletrain.model.build import add_adapters
 from scaletrain.model.loss import LossModel
 from scaletrain.model.recomputing import LADDER, ladder, layers_recomputed, recompute
-from tiny import VOCAB_SIZE, tiny_model
+from tiny import VOCAB_SIZE, packed_rows, tiny_model
 
-LENGTHS = (20, 1, 30, 13)
 LAYERS = 4
-
-
-def packed() -> dict[str, torch.Tensor]:
-    """Two rows of three documents and padding."""
-    ids = torch.randint(VOCAB_SIZE, (2, sum(LENGTHS)), generator=torch.Generator().manual_seed(1))
-    positions = torch.cat([torch.arange(length) for length in LENGTHS]).expand(2, -1)
-    documents = torch.cat([torch.full((n,), d) for n, d in zip(LENGTHS, (1, 2, 3, 0), strict=True)]).expand(2, -1)
-    labels = torch.where((positions > 0) & (documents > 0), ids, -100)
-    return {"input_ids": ids, "labels": labels, "positions": positions, "documents": documents}
 
 
 def llama(**changes: Any) -> Any:
@@ -45,7 +35,7 @@ def gpt_neox() -> Any:
 def loss_and_gradients(model: Any) -> list[torch.Tensor]:
     """Of one micro batch, dropout drawn from the same seed."""
     torch.manual_seed(3)
-    loss = LossModel(model.train())(**packed())
+    loss = LossModel(model.train())(**packed_rows())
     loss.backward()
     return [loss.detach(), *(each.grad for each in model.parameters() if each.grad is not None)]
 
@@ -80,7 +70,7 @@ def test_each_step_of_the_ladder_keeps_less() -> None:
     for wanted in LADDER:
         model = llama()
         recompute(model.train(), wanted)
-        inputs = packed()
+        inputs = packed_rows()
         with LiveBytes([*model.parameters(), *model.buffers(), *inputs.values()]) as live:
             out = model.model(inputs["input_ids"], use_cache=False).last_hidden_state
             kept[wanted] = live.now
@@ -112,7 +102,7 @@ def test_selective_layers_compute_products_and_attention_once() -> None:
         model = llama()
         recompute(model.train(), wanted)
         with Computed() as computed:
-            LossModel(model)(**packed()).backward()
+            LossModel(model)(**packed_rows()).backward()
         found[wanted] = {name: computed.times[name] for name in ("aten.mm.default", attention, "aten.silu.default")}
     dear = found[False] | {"aten.silu.default": 2 * LAYERS}
     assert found["selective"] == dear
@@ -153,7 +143,7 @@ def test_compiled_layers_keep_what_selective_ones_do() -> None:
         recompute(model.train(), wanted)
         for layer in model.model.layers:
             layer.compile(backend="aot_eager_decomp_partition")  # all of torch.compile but for writing kernels
-        inputs = packed()
+        inputs = packed_rows()
         with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _counted(tensor, kept), lambda tensor: tensor):
             kept.append(0)
             loss = LossModel(model)(**inputs)
