@@ -35,6 +35,8 @@ scaletrain judge serve "$folder/judging.jsonl" --port "$port" || [ $? = 130 ]
 say "3/5  Who is preferred, and the pairs to learn from.  (judge result, judge export)"
 scaletrain judge result "$folder/judging.jsonl"
 scaletrain judge export "$folder/judging.jsonl" "$folder/preferences.jsonl"
+pairs=$(grep -c . "$folder/preferences.jsonl" || true)
+[ "$pairs" -ge 50 ] || echo "  Only $pairs pairs, which teach little: have people vote on more, and call this again."
 
 say "4/5  The run goes on from its own weights, towards what people prefer.  (export, train)"
 scaletrain export "$config" "$folder/before"
