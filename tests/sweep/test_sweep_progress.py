@@ -36,11 +36,8 @@ def test_before_a_step_no_time_is_told() -> None:
     assert told.endswith("trial 3 starts; 2 more at work")
 
 
-def test_a_line_comes_every_half_minute_where_there_is_anything_new(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_comes_every_half_minute_where_there_is_anything_new(caplog: pytest.LogCaptureFixture) -> None:
     """Neither at once, nor again and again for the same."""
-    monkeypatch.setattr(logging.getLogger("scaletrain"), "propagate", True)
     caplog.set_level(logging.INFO, logger="scaletrain")
     now = [0.0]
     progress = Progress(section_of(), at_once=2, clock=lambda: now[0])
