@@ -31,7 +31,7 @@ help:  ## List these targets
 
 setup: $(READY)  ## Set up .venv: about three minutes, once
 
-quickstart: $(READY)  ## Fine-tune a real chat model on this machine and talk to it: about five minutes
+quickstart: $(READY)  ## Fine-tune a real chat model on this machine and talk to it: about four minutes
 	@launch/quickstart.sh
 
 test: $(READY)  ## Run the tests: about 19 minutes on 2 cores
