@@ -28,6 +28,17 @@ print(isinstance(torch.optim.AdamW([torch.zeros(1, requires_grad=True)]), MuonWi
     assert in_a_new_process(_IMPORT + program) == "False"
 
 
+def test_one_real_module_serves_all_who_ask() -> None:
+    """Also whoever asked before, and for several things at once."""
+    program = """
+waiting = sys.modules["deepspeed.runtime.zero.muon.original_muon"]
+from deepspeed.runtime.zero.muon.original_muon import Muon, adam_update
+real = sys.modules[waiting.__name__]
+print(waiting is not real, waiting.Muon is real.Muon is Muon, sys.modules[waiting.__name__] is real)
+"""
+    assert in_a_new_process(_IMPORT + program) == "True True True"
+
+
 def test_whoever_asks_for_more_gets_the_real_module() -> None:
     """And what stands for classes and functions of the real one is there under these names."""
     program = """

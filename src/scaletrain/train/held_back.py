@@ -39,7 +39,9 @@ class _Waiting(ModuleType):
 
 
 def _real(name: str) -> ModuleType:
-    """Import a module although another stands for it, which it replaces."""
+    """Import a module although another stands for it, which it replaces; once it has, find it."""
+    if not isinstance(sys.modules[name], _Waiting):
+        return sys.modules[name]
     package = importlib.import_module(name.rpartition(".")[0])
     del sys.modules[name]
     module = importlib.import_module(name)

@@ -32,7 +32,6 @@ _PREFIX = "scaletrain-spare-wanted-"
 # What a worker imports until its first step, the longest first.
 IMPORTS = (
     "transformers.models.llama.modeling_llama",  # what all causal models need, and a common one
-    "deepspeed",
     "deepspeed.module_inject.auto_ep_layer",  # every engine, where nothing of the kind is configured too
     "setuptools",  # every engine, to ask for a compiler
     "scaletrain.train.loop",
