@@ -6,6 +6,7 @@ twice (the A/A control), and what it differs from itself by is what no other dif
 
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +60,14 @@ def timed(action: Callable[[], None]) -> Timing:
     cpu_s, start = cpu_seconds(), time.perf_counter()
     action()
     return Timing(time.perf_counter() - start, cpu_seconds() - cpu_s)
+
+
+def scaletrain(*arguments: str) -> None:
+    """Run a scaletrain command to its end; where it fails, the benchmark ends with what it printed."""
+    command = [str(Path(sys.executable).with_name("scaletrain")), *arguments]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if ended.returncode:
+        sys.exit(f"scaletrain {' '.join(arguments)}: exit code {ended.returncode}\n{ended.stdout}")
 
 
 def cpu_seconds() -> float:

@@ -111,7 +111,7 @@ def compare(folder: Path, *, rounds: int) -> str:
 def first_step_s(config: str, root: str, name: str) -> float:
     """Seconds from the command to the time stamp of the first step's metrics."""
     began = time.time()
-    subprocess.run([SCALETRAIN, "train", config, "--local", f"name={name}"], check=True, capture_output=True)
+    measure.scaletrain("train", config, "--local", f"name={name}")
     first = read_records(RunLayout(root, name).metrics)[0]
     return datetime.fromisoformat(str(first["time"])).timestamp() - began
 

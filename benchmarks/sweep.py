@@ -15,8 +15,6 @@ takes at most 1 s and 2% more than by hand, and less than 5% of the sweep is idl
 
 import argparse
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -28,7 +26,6 @@ import measure
 from scaletrain.layout import RunLayout
 from scaletrain.metrics import read_records
 
-SCALETRAIN = str(Path(sys.executable).with_name("scaletrain"))
 HAND, SWEEP = "by hand", "sweep"
 MOST_S, MOST_SHARE, MOST_IDLE = 1.0, 0.02, 0.05
 CONFIG = """
@@ -75,7 +72,7 @@ def compare(folder: Path, *, rounds: int, trials: int, steps: int) -> str:
     root, config = str(folder / "bucket"), folder / "sweep.yaml"
     config.write_text(CONFIG.format(root=root, steps=steps))
     rates = [1e-3 / 2**number for number in range(trials)]
-    _run("train", str(config), "name=warm-up", "train.steps=2")
+    measure.scaletrain("train", str(config), "name=warm-up", "train.steps=2")
     ran: dict[str, list[Ran]] = {HAND: [], SWEEP: [], HAND + measure.AGAIN: []}
     for number in range(rounds):
         for place, arm in enumerate(list(ran) if number % 2 == 0 else list(ran)[::-1]):
@@ -90,7 +87,7 @@ def run_by_hand(config: str, root: str, name: str, rates: list[float]) -> Ran:
     began, commands = time.time(), []
     for run, rate in zip(runs, rates, strict=True):
         commands.append(time.time())
-        _run("train", config, f"name={run.name}", f"train.learning_rate={rate!r}")
+        measure.scaletrain("train", config, f"name={run.name}", f"train.learning_rate={rate!r}")
     return _ran(began, time.time(), commands, runs)
 
 
@@ -98,15 +95,9 @@ def run_sweep(config: str, root: str, name: str, rates: list[float]) -> Ran:
     """Train with each learning rate, as the trials of one sweep."""
     section = f"sweep={{parameters: {{train.learning_rate: {{grid: {rates!r}}}}}, metric: loss, at_once: 1}}"
     began = time.time()
-    _run("sweep", config, f"name={name}", section)
+    measure.scaletrain("sweep", config, f"name={name}", section)
     ended = time.time()
     return _ran(began, ended, [began], [RunLayout(root, f"{name}.{number:04d}") for number in range(len(rates))])
-
-
-def _run(*arguments: str) -> None:
-    ended = subprocess.run([SCALETRAIN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if ended.returncode:
-        sys.exit(f"scaletrain {' '.join(arguments)}: exit code {ended.returncode}\n{ended.stdout}")
 
 
 def _ran(began: float, ended: float, commands: list[float], runs: list[RunLayout]) -> Ran:

@@ -13,14 +13,13 @@ import tempfile
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
+from take_pictures import CHROMIUM, FOLDER
 
 from scaletrain.judge.items import Item, Items
 from scaletrain.judge.page import result_page
 from scaletrain.judge.result import result_of
 from scaletrain.judge.votes import Choice, Vote
 
-FOLDER = Path(__file__).parent
-CHROMIUM = "/usr/bin/chromium"
 WIDTH, MARGIN = 1060, 14
 JUDGES = ("Ana", "Ben", "Cleo", "Dan", "Eve")
 STRENGTHS = {"base": 0.0, "step-400": 3.0, "step-800": 3.5}

@@ -66,6 +66,13 @@ def check_quantization(wanted: Literal["none", "nf4"]) -> None:
         )
 
 
+def dtype_of(precision: str) -> "torch.dtype":
+    """The type that a run of this precision, fp32 or bf16, computes in."""
+    import torch
+
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
 def resolve_precision(wanted: Literal["auto", "fp32", "bf16"], device: str) -> Literal["fp32", "bf16"]:
     """bf16 on CUDA, fp32 on the CPU, unless one was asked for."""
     if wanted == "auto":

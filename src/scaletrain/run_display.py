@@ -72,7 +72,7 @@ def _row(run: RunSummary, *, costs: bool) -> "list[str | Text]":
 
     status = Text(run.status, style=_STYLES.get(run.status, ""))
     if run.problem:
-        return [run.name, status, *[""] * (9 if costs else 8)]
+        return [run.name, status]
     unread = "…" if run.attempts else "-"
     return [
         run.name,

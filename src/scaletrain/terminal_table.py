@@ -23,11 +23,11 @@ class Column:
 
 
 class FittingTable:
-    """Rows of cells, one for each column, as rich prints them."""
+    """Rows of cells, one for each column, as rich prints them; a short row ends in empty cells."""
 
     def __init__(self, columns: Sequence[Column], rows: "Sequence[Sequence[str | Text]]", *, caption: str = "") -> None:
         self._columns = columns
-        self._rows = rows
+        self._rows = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
         self._caption = caption
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
@@ -35,7 +35,8 @@ class FittingTable:
         from rich.table import Table
         from rich.text import Text
 
-        shown = self._fitting(options.max_width)
+        widths = [self._width(place) for place in range(len(self._columns))]
+        shown = self._fitting(widths, options.max_width)
         left_out = [" ".join(each.head.split()) for place, each in enumerate(self._columns) if place not in shown]
         notes = [self._caption] if self._caption else []
         if left_out:
@@ -48,7 +49,7 @@ class FittingTable:
                 justify="right" if column.is_number else "left",
                 no_wrap=not column.folds,
                 overflow="fold",
-                min_width=self._width(place) if column.folds else None,
+                min_width=widths[place] if column.folds else None,
             )
         for row in self._rows:
             table.add_row(*(Text(cell) if isinstance(cell := row[place], str) else cell for place in shown))
@@ -56,10 +57,10 @@ class FittingTable:
         if notes:
             yield Text("; ".join(notes), style="dim")
 
-    def _fitting(self, width: int) -> list[int]:
+    def _fitting(self, widths: Sequence[int], width: int) -> list[int]:
         """The places of the columns that fit."""
         shown = list(range(len(self._columns)))
-        while sum(map(self._width, shown)) + _GAP * (len(shown) - 1) > width:
+        while sum(widths[place] for place in shown) + _GAP * (len(shown) - 1) > width:
             last = max(shown, key=lambda place: self._columns[place].leaves)
             if not self._columns[last].leaves:
                 break

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from scaletrain import config_file
 from scaletrain.checkpoint import Manifest
 from scaletrain.config import Config
+from scaletrain.devices import dtype_of
 from scaletrain.errors import ConfigError
 from scaletrain.evaluate.measurement import Subject
 from scaletrain.layout import RunLayout
@@ -37,9 +38,7 @@ class Contender:
 
     def load(self, device: Device, precision: Precision) -> Any:
         """The model on a device, adapters merged; raises CheckpointError, ModelError, StorageError."""
-        import torch
-
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        dtype = dtype_of(precision)
         if self.manifest is not None:
             model: Any = load_trained(self.run, self.manifest, self.config)
         else:

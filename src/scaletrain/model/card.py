@@ -21,6 +21,16 @@ Format = Literal["model", "adapter", "gguf"]
 
 _SECTIONS_SHOWN = {"model", "data", "train", "zero", "seed"}  # storage is the owner's business
 
+# How a model with adapters is asked; its inputs go where it is, if that is not the CPU.
+_ANSWER = """\
+tokenizer = AutoTokenizer.from_pretrained("{place}")
+prompt = tokenizer.apply_chat_template(
+    [{{"role": "user", "content": "Hello!"}}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+)<there>
+answer = model.generate(**prompt, max_new_tokens=200)[0, prompt["input_ids"].shape[1] :]
+print(tokenizer.decode(answer, skip_special_tokens=True))
+```"""
+
 _USE = {
     "model": """\
 ```python
@@ -38,13 +48,8 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
 model = AutoPeftModelForCausalLM.from_pretrained("{place}")
-tokenizer = AutoTokenizer.from_pretrained("{place}")
-prompt = tokenizer.apply_chat_template(
-    [{{"role": "user", "content": "Hello!"}}], add_generation_prompt=True, return_tensors="pt", return_dict=True
-)
-answer = model.generate(**prompt, max_new_tokens=200)[0, prompt["input_ids"].shape[1] :]
-print(tokenizer.decode(answer, skip_special_tokens=True))
-```""",
+"""
+    + _ANSWER.replace("<there>", ""),
     "adapter over 4 bits": """\
 This is a LoRA adapter: it needs its base model, {base}, with the linear layers in 4 bits (NF4, double quantization), as
 it was trained over them. Over the same model in whole weights it computes something else.
@@ -61,13 +66,8 @@ nf4 = BitsAndBytesConfig(
     bnb_4bit_compute_dtype=torch.{computing},
 )
 model = AutoPeftModelForCausalLM.from_pretrained("{place}", dtype="auto", quantization_config=nf4)
-tokenizer = AutoTokenizer.from_pretrained("{place}")
-prompt = tokenizer.apply_chat_template(
-    [{{"role": "user", "content": "Hello!"}}], add_generation_prompt=True, return_tensors="pt", return_dict=True
-).to(model.device)
-answer = model.generate(**prompt, max_new_tokens=200)[0, prompt["input_ids"].shape[1] :]
-print(tokenizer.decode(answer, skip_special_tokens=True))
-```""",
+"""
+    + _ANSWER.replace("<there>", ".to(model.device)"),
     "gguf": """\
 ```
 llama-cli -m {place} -cnv

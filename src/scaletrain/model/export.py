@@ -14,6 +14,7 @@ from scaletrain import checkpoint, config_file, storage
 from scaletrain.checkpoint import Checkpoint, Manifest
 from scaletrain.config import Config
 from scaletrain.config_model import quantizes
+from scaletrain.devices import dtype_of
 from scaletrain.errors import CheckpointError, ConfigError, NotFoundError
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
@@ -215,8 +216,7 @@ def _load(run: RunLayout, manifest: Manifest, config: Config) -> Any:
     url = base_url(run, manifest)
     with errors_of_transformers(url), quiet_transformers():
         if quantizes(config.model.lora):
-            computing = torch.bfloat16 if manifest.precision == "bf16" else torch.float32
-            model: Any = load_dequantized(fetch(url), computing=computing)
+            model: Any = load_dequantized(fetch(url), computing=dtype_of(manifest.precision))
         else:
             model = AutoModelForCausalLM.from_pretrained(fetch(url), dtype=torch.float32)
     if config.model.lora is not None:

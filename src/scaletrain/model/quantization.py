@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaletrain.devices import check_quantization
 from scaletrain.errors import ConfigError
+from scaletrain.model.shape import model_on_meta
 
 if TYPE_CHECKING:
     import torch
@@ -73,17 +74,14 @@ def load_dequantized(folder: Path, *, computing: "torch.dtype") -> Any:
 def check_model(model_url: str) -> None:
     """Raise ConfigError for a model whose weights are not in plain linear layers: only these are quantised.
 
-    Reads its config.json only; StorageError where that cannot be read.
+    Reads its config.json only; StorageError where that cannot be read, ModelError where it describes no model.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
     from scaletrain.model.settings import read_settings
 
-    build: Any = AutoModelForCausalLM
-    with torch.device("meta"):
-        model: Any = build.from_config(AutoConfig.for_model(**read_settings(model_url)))
+    model = model_on_meta(read_settings(model_url), source=model_url)
     linear = [each for each in model.modules() if type(each) is torch.nn.Linear]
     embeddings = {id(each.weight) for each in model.modules() if isinstance(each, torch.nn.Embedding)}
     matrices = sum(each.numel() for each in model.parameters() if each.ndim >= 2 and id(each) not in embeddings)

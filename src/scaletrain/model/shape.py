@@ -69,6 +69,19 @@ def shape_of(settings: Mapping[str, Any], *, source: str = "the model") -> Model
     return _built_on_meta(settings, source)
 
 
+def model_on_meta(settings: Mapping[str, Any], *, source: str) -> Any:
+    """The model that the content of a config.json describes, its tensors without memory. Raises ModelError."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if not isinstance(settings.get("model_type"), str):
+        raise ModelError(f"{source}: its config.json has no model_type; copy it again")
+    with sources.errors_of_transformers(source), sources.quiet_transformers(), torch.device("meta"):
+        config: Any = AutoConfig.for_model(**settings)
+        build: Any = AutoModelForCausalLM
+        return build.from_config(config)
+
+
 def random_settings(size: ModelSize) -> dict[str, Any]:
     """The config.json of a model with `init: random`, as far as shapes go."""
     return {
@@ -205,22 +218,13 @@ def _linear(place: str, layers: Sequence[tuple[str, int, int, bool]]) -> Iterato
 
 def _built_on_meta(settings: Mapping[str, Any], source: str) -> ModelShape:
     """Any family that transformers knows, built without memory."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    kind = settings.get("model_type")
-    if not isinstance(kind, str):
-        raise ModelError(f"{source}: its config.json has no model_type; copy it again")
-    with sources.errors_of_transformers(source), sources.quiet_transformers(), torch.device("meta"):
-        config: Any = AutoConfig.for_model(**settings)
-        build: Any = AutoModelForCausalLM
-        model = build.from_config(config)
-    text = config.get_text_config()
+    model = model_on_meta(settings, source=source)
+    text = model.config.get_text_config()
     heads = int(text.num_attention_heads)
     head = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
     names = [name for name, _ in model.named_parameters()]
     return ModelShape(
-        model_type=kind,
+        model_type=settings["model_type"],
         parameters=tuple(Parameter(name, tuple(each.shape)) for name, each in model.named_parameters()),
         vocab_size=int(text.vocab_size),
         hidden_size=int(text.hidden_size),

@@ -108,10 +108,8 @@ def results_table(results: Results) -> "Group":
     from rich.text import Text
 
     heads, rows = _rows(results)
-    columns = [
-        Column(_on_lines(head), is_number=place != 3, leaves=head == "hours") for place, head in enumerate(heads)
-    ]
-    table = FittingTable(columns[:-1], [[visible(cell) for cell in row[:-1]] for row in rows])
+    columns = [Column(_on_lines(head), is_number=head != "state", leaves=head == "hours") for head in heads[:-1]]
+    table = FittingTable(columns, [[visible(cell) for cell in row[:-1]] for row in rows])
     notes = [f"trial {each.number} failed: {each.reason}" for each in results.ranked if each.state == "failed"]
     return Group(table, *(Text(visible(note)) for note in [*notes, *_importance_told(results)]))
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from scaletrain import checkpoint
+from scaletrain import checkpoint, devices
 from scaletrain.data.loader import ReadPlan, StepBatch, steps_local, steps_ray
 from scaletrain.data.shards import DatasetIndex
 from scaletrain.errors import CheckpointError, DamagedError, ScaletrainError
@@ -110,7 +110,7 @@ def start_engine(job: Job, plan: ReadPlan) -> Any:
         seed=config.seed,
         zero3=partitioned,
         group=group,
-        computing=torch.bfloat16 if job.precision == "bf16" else torch.float32,
+        computing=devices.dtype_of(job.precision),
         device=job.device,
     )
     wrapped = AnswerModel(model) if config.train.objective == "dpo" else LossModel(model, group)
