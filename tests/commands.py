@@ -56,6 +56,16 @@ def run(*arguments: str, exit_code: int = 0, timeout_s: float = 400) -> str:
     return output if exit_code == 0 else errors
 
 
+def descendants(pid: int, title: str) -> list[psutil.Process]:
+    """The processes below one whose command line holds the title; any of them may end while they are looked at."""
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if title in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
 def kill_everything(pid: int) -> int:
     """SIGKILL a process and all its descendants, Ray's daemons and workers among them; returns how many."""
     parent = psutil.Process(pid)

@@ -1,17 +1,15 @@
 """ray_waiting: places on machines that may have to come first, as the preparation of data asks for them."""
 
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 
 from autoscaling import GCS_ADDRESS, set_available, start_cluster
-from commands import SCALETRAIN, wait_for, write_tiny
+from commands import SCALETRAIN, descendants, wait_for, write_tiny
 from one_machine import Machine, missing
 from scaletrain.errors import ClusterError, Interrupted
 from scaletrain.ray_waiting import Demand, find_candidates, wait_for_places
@@ -124,9 +122,8 @@ def test_ctrl_c_ends_the_wait_of_a_preparation(preparation: Preparation) -> None
     """And nothing goes on asking for the machine."""
     process = preparation.start(wait_minutes=10)
     wait_for(lambda: "CPU" in preparation.asks_for(), "a demand for CPUs")
-    for child in psutil.Process(process.pid).children(recursive=True):
-        if "prepare" in child.cmdline():
-            os.kill(child.pid, signal.SIGINT)
+    for child in descendants(process.pid, "scaletrain prepare "):
+        child.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130 and "stopped while it waited for machines" in told, told
     wait_for(lambda: "CPU" not in preparation.asks_for(), "no demand any more")

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from commands import TINY
+from commands import TINY, descendants
 from one_machine import BUCKET, Machine, missing
 
 CANARY = "a-secret-that-must-not-be-seen"
@@ -124,9 +124,8 @@ def test_ctrl_c_leaves_the_job_running_and_stop_commits_first(cluster: Cluster) 
     assert f"being trained by the job {job_id}, with another configuration" in again
     following = cluster.machine.start("scaletrain", "logs", "long", "-f", "--cluster", cluster.file)
     assert "is running: stop it" in cluster.call("down", cluster.file, exit_code=2)
-    for ssh in psutil.Process(following.pid).children(recursive=True):
-        if ssh.name() == "ssh":
-            ssh.kill()  # the network is gone for a moment
+    for ssh in descendants(following.pid, "ssh -T "):
+        ssh.kill()  # the network is gone for a moment
     status = json.loads(cluster.call("status", "--cluster", cluster.file, "--json"))
     assert [job["id"] for job in status["jobs"]] == [job_id]
     assert [machine["is_head"] for machine in status["state"]["machines"]] == [True]

@@ -1,6 +1,7 @@
 """ray_reader: Ray Data's tasks hand every rank the batches that it would have read itself, in any surroundings."""
 
 import json
+import os
 import threading
 import time
 from contextlib import suppress
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from random_dataset import write_dataset
 
+from commands import descendants
 from scaletrain import storage
 from scaletrain.data import batches, ray_reader
 from scaletrain.data.batches import MicroBatch, ReadPlan, StepBatch, runs
@@ -157,11 +159,10 @@ def test_tasks_that_are_killed_while_they_read(tmp_path: Path, monkeypatch: pyte
 def _kill_tasks(killed: set[int], ended: threading.Event) -> None:
     """Kill the first three processes that are seen to run a task."""
     while len(killed) < 3 and not ended.wait(0.01):
-        for process in psutil.Process().children(recursive=True):
+        for process in descendants(os.getpid(), "ray::ReadRuns")[: 3 - len(killed)]:
             with suppress(psutil.NoSuchProcess):
-                if " ".join(process.cmdline()).startswith("ray::ReadRuns") and len(killed) < 3:
-                    process.kill()
-                    killed.add(process.pid)
+                process.kill()
+                killed.add(process.pid)
 
 
 @pytest.mark.usefixtures("small_runs")

@@ -6,10 +6,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
-from commands import kill_everything, run, start, wait_for, write_tiny
+from commands import descendants, kill_everything, run, start, wait_for, write_tiny
 from scaletrain import checkpoint
 from scaletrain.goodput import account
 from scaletrain.layout import RunLayout
@@ -90,7 +89,7 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(bucket: Path, undisturb
     config, layout = write_tiny(bucket, root=str(bucket)), RunLayout(str(bucket), "worker-killed")
     began, process = time.time(), start("train", config, "name=worker-killed", f"train.steps={STEPS}")
     wait_for_commit(layout, step=4)
-    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in p.name()]
+    workers = descendants(process.pid, "ray::RayTrainWorker")
     assert len(workers) == 2
     workers[1].kill()
     _, errors = process.communicate(timeout=280)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from commands import kill_everything, start, wait_for, write_tiny
+from commands import descendants, kill_everything, start, wait_for, write_tiny
 from scaletrain import checkpoint
 from scaletrain.layout import RunLayout
 from scaletrain.verify import verify_run
@@ -28,13 +28,8 @@ class Training:
     process: "subprocess.Popen[str]"
 
     def processes(self, title: str) -> list[psutil.Process]:
-        """The processes of Ray whose title begins so."""
-        found = []
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                if " ".join(process.cmdline()).startswith(title):
-                    found.append(process)
-        return found
+        """The processes of its Ray with such a title."""
+        return descendants(self.process.pid, title)
 
     def committed(self, attempt: int) -> bool:
         newest = checkpoint.latest(self.run)

@@ -8,10 +8,9 @@ from typing import Any
 
 import httpx
 import openai
-import psutil
 import pytest
 
-from commands import wait_for
+from commands import descendants, wait_for
 from scaletrain.config import StorageSection
 from scaletrain.config_serve import ServeSection
 from scaletrain.model.generate import Sampling, reply
@@ -63,8 +62,7 @@ def test_more_than_all_replicas_hold_is_refused_with_a_retry(server: Running) ->
 
 def replicas() -> list[int]:
     """The processes of the engines."""
-    found = psutil.Process(os.getpid()).children(recursive=True)
-    return [each.pid for each in found if "ServeReplica" in " ".join(each.cmdline())]
+    return [each.pid for each in descendants(os.getpid(), "ray::ServeReplica")]
 
 
 def test_a_killed_replica_ends_only_its_own_streams(server: Running) -> None:
