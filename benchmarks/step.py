@@ -235,8 +235,10 @@ def _run(
     arm.flops_per_s.append(flops / found.seconds)
     arm.peak_bytes = max(arm.peak_bytes, found.peak_bytes)
     arm.first_loss, arm.last_loss = found.losses[0], found.losses[-1]
+    arm.grad_norm = found.grad_norms[0]
     speed, memory = tokens / found.seconds, found.peak_bytes / 1e9
-    print(f"{case.title}: {name}: {speed:,.0f} tokens/s, {memory:.1f} GB, first loss {arm.first_loss:.4f}", flush=True)
+    first = f"first loss {arm.first_loss:.4f}, its gradient {arm.grad_norm:.4f}"
+    print(f"{case.title}: {name}: {speed:,.0f} tokens/s, {memory:.1f} GB, {first}", flush=True)
 
 
 def _measured(name: str, job: Job, case: Case, folder: Path, arguments: argparse.Namespace) -> tuple[Found, int, float]:

@@ -91,6 +91,17 @@ def test_an_arm_that_computed_something_else_is_told() -> None:
     assert unequal(part(ours=arm(1), bare=arm(1, loss=float("nan")))) != []
 
 
+def test_an_arm_with_other_gradients_is_told() -> None:
+    """Losses alone would not show an arm that trains something else: nor do they where no norm was noted."""
+    ours = replace(arm(1), grad_norm=0.31)
+    equal = part(ours=ours, bare=replace(ours, grad_norm=0.305), trl=replace(ours, grad_norm=0.35))
+    assert unequal(equal) == []
+    assert "First losses and the norms of their gradients are equal" in section(equal)
+    (problem,) = unequal(part(ours=ours, bare=arm(1), free=replace(ours, grad_norm=0.031)))
+    assert problem == f"{FREE} did not compute what {OURS} did: its first gradient norm is 0.0310, not 0.3100"
+    assert "First losses are equal" in section(part(ours=ours, bare=arm(1)))
+
+
 def test_a_target_is_kept_missed_or_unmeasured() -> None:
     """By medians, on a GPU alone; what a person noted stays below."""
     report = markdown([MEASURED, part("tiny", device="cpu", ours=arm(9_000))], notes="By hand.\n")

@@ -88,13 +88,13 @@ def shared_arguments(work: Work, folder: str) -> dict[str, Any]:
 
 
 def noting(clock: Clock) -> Any:
-    """A callback that tells the clock of each step's loss."""
+    """A callback that tells the clock of each step's loss and its gradients' norm."""
     from transformers import TrainerCallback
 
     class Noting(TrainerCallback):
         def on_log(self, _arguments: Any, _state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
             if logs is not None and "loss" in logs:
-                clock.step_ended(logs["loss"])
+                clock.step_ended(logs["loss"], logs["grad_norm"])
 
     return Noting()
 

@@ -40,7 +40,7 @@ def run_bare(job: Job, worker: Worker, work: Work) -> Found:
             engine.backward(micro_loss, scale_wrt_gas=False)
             engine.step()
             loss += micro_loss.detach()
-        clock.step_ended(loss)
+        clock.step_ended(loss, engine.get_global_grad_norm())
     return clock.found()
 
 
@@ -56,18 +56,20 @@ def _on_device(micro_batches: Any, device: str) -> tuple[list[dict[str, torch.Te
 
 
 class Clock:
-    """Notes losses, and the time and memory between the end of the warm-up and the last step."""
+    """Notes losses and gradients' norms, and the time and memory between the end of the warm-up and the last step."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
         self._losses: list[Any] = []
+        self._grad_norms: list[Any] = []
         self._began = self._ended = 0.0
         if work.device == "cuda":
             gc.collect()
             torch.cuda.reset_peak_memory_stats()
 
-    def step_ended(self, loss: Any) -> None:
+    def step_ended(self, loss: Any, grad_norm: Any) -> None:
         self._losses.append(loss)
+        self._grad_norms.append(grad_norm)
         if len(self._losses) in (self._work.warm_up, len(self._work.steps)):
             if self._work.device == "cuda":
                 torch.cuda.synchronize()
@@ -75,7 +77,8 @@ class Clock:
 
     def found(self) -> Found:
         peak = torch.cuda.max_memory_allocated() if self._work.device == "cuda" else 0
-        return Found(self._ended - self._began, tuple(map(float, self._losses)), peak)
+        losses, grad_norms = (tuple(map(float, values)) for values in (self._losses, self._grad_norms))
+        return Found(self._ended - self._began, losses, grad_norms, peak)
 
 
 @contextmanager
@@ -123,7 +126,7 @@ def _noted_steps(clock: Clock) -> Iterator[None]:
 
     def write(records: Records, metrics: Any, line: Any) -> None:
         original(records, metrics, line)
-        clock.step_ended(metrics.loss)
+        clock.step_ended(metrics.loss, metrics.grad_norm)
         print(f"step {metrics.step}: {metrics.step_s:.3f} s, of which waiting {metrics.data_wait_s:.3f}")
 
     with _replaced(Records, "write", write):

@@ -63,10 +63,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Found:
-    """What an arm did after its warm-up: seconds in all, the loss of its steps, and the most memory it held."""
+    """What an arm did after its warm-up: seconds in all, and the most memory it held.
+
+    `losses` and `grad_norms` (before clipping) are of all its steps.
+    """
 
     seconds: float
     losses: tuple[float, ...]
+    grad_norms: tuple[float, ...]
     peak_bytes: int
 
 
