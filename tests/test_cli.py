@@ -75,6 +75,17 @@ def test_five_mistakes_give_five_problems_with_their_remedies(tmp_path: Path) ->
         assert part in result.stderr
 
 
+def test_settings_of_corpora_are_checked_with_the_rest(tmp_path: Path) -> None:
+    """Two more mistakes that would stop the preparation, whose dumps need not be there yet."""
+    path = tmp_path / "run.yaml"
+    corpora = "[{format: chitchaat, source: y}, {format: messages, source: z, min_score: 3}]"
+    path.write_text(f"name: mine\nmodel: {{source: x}}\ndata: {{corpora: {corpora}}}\ntrain: {{steps: 10}}\n")
+    result = call("config", str(path))
+    assert (result.returncode, result.stdout) == (2, "")
+    for part in ("2 problems:", "did you mean chitchat?", "data.corpora.1.min_score"):
+        assert part in result.stderr
+
+
 @pytest.mark.parametrize("command", ["show", "export", "verify", "chat", "serve", "report", "data show"])
 def test_a_configuration_whose_run_has_not_begun_is_told(tmp_path: Path, command: str) -> None:
     """One error with what to do, whatever is asked of it, and exit code 2."""

@@ -101,6 +101,8 @@ def section(part: Part, *, machine: bool = True) -> str:
     """A case: its table, its documents, and whether the arms computed the same thing."""
     header = ["arm", "tokens/s", "scaletrain is faster by", "MFU", "peak GB", *_FIRST, "last loss", "micro rows"]
     rows = [_row(name, arm, part) for name, arm in part.arms.items()]
+    columns = [column for column in zip(header, *rows, strict=True) if any(column[1:])]  # MFU is known of GPUs alone
+    header, *rows = (list(row) for row in zip(*columns, strict=True))
     lines = [f"## {part.title}", measure.markdown_table(header, rows), part.documents]
     if machine:
         lines.insert(1, part.machine)

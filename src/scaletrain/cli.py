@@ -137,8 +137,11 @@ def train(
 def config(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print the resolved configuration, or every problem in it."""
     from scaletrain.config_file import dump_config
+    from scaletrain.data.formats import check_settings
 
-    print(dump_config(load_config_file(config, overrides)), end="")
+    loaded = load_config_file(config, overrides)
+    check_settings(loaded.data.corpora)
+    print(dump_config(loaded), end="")
 
 
 @app.command(epilog=examples("scaletrain doctor run.yaml", "scaletrain doctor --cluster cluster/aws.yaml run.yaml"))

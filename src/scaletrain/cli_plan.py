@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaletrain.command import Json, Overrides, Root, examples, find_run_of, load_config_file, print_result, reported
-from scaletrain.errors import ConfigError
+from scaletrain.errors import ConfigError, Problems
 
 if TYPE_CHECKING:
     from scaletrain.plan.machines import Machines
@@ -54,19 +54,14 @@ def plan(
         return
     if config is None:
         raise ConfigError("plan needs a CONFIG, as in `scaletrain plan run.yaml`, or --score RUN")
-    problems, loaded, kinds = [], None, []
+    problems = Problems()
     if cluster is not None and machine is not None:
         problems.append("got --cluster and --machine; keep one of the two")
-    try:
+    with problems.collecting():
         loaded = load_config_file(config, overrides)
-    except ConfigError as error:
-        problems += error.problems
-    try:
+    with problems.collecting():
         kinds = _machines(cluster, machine)
-    except ConfigError as error:
-        problems += error.problems
-    if problems:
-        raise ConfigError(problems)
+    problems.raise_any()
     _plan(loaded, kinds, workers, compare=cluster is None, as_json=as_json)
 
 

@@ -22,7 +22,8 @@ Third-party errors are translated once, where they are caught (`raise ... from e
 what was found, and what to do; it names the URL, step or row, and never a credential.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class ScaletrainError(Exception):
@@ -42,6 +43,23 @@ class ConfigError(ScaletrainError):
 
     def __reduce__(self) -> tuple[type["ConfigError"], tuple[tuple[str, ...]]]:
         return type(self), (self.problems,)
+
+
+class Problems(list[str]):
+    """What is found wrong, one line each, until one ConfigError tells all of it."""
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Add the problems of a ConfigError that ends the block, and go on after it."""
+        try:
+            yield
+        except ConfigError as error:
+            self += error.problems
+
+    def raise_any(self) -> None:
+        """Raise ConfigError, if anything was found."""
+        if self:
+            raise ConfigError(self)
 
 
 class DataError(ScaletrainError):

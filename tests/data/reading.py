@@ -6,13 +6,14 @@ from pathlib import Path
 
 from scaletrain.config_data import Corpus
 from scaletrain.data.conversation import Conversation
-from scaletrain.data.formats import Rejected, list_files, read_files, reads_together
+from scaletrain.data.formats import Rejected, check_settings, list_files, read_files, reads_together
 
 Items = Sequence[Conversation | Rejected]
 
 
 def read(source: str | Path, format: str = "messages", **settings: object) -> list[Conversation | Rejected]:
     corpus = Corpus(format=format, source=str(source), **settings)  # type: ignore[arg-type]
+    check_settings([corpus])
     files = list_files(corpus)
     units = [files] if reads_together(corpus) else [[file] for file in files]
     return [item for unit in units for item in read_files(unit, corpus=corpus)]

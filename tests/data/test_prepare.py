@@ -172,8 +172,11 @@ def test_wrong_names_are_refused_before_any_work(configure: Configure, talk: dic
     """A misspelt step or format, and a source that is not there, leave no model behind."""
     with pytest.raises(ValidationError, match="did you mean merge_turns"):
         configure(talk, cleaning=["merge_turn"])
-    with pytest.raises(ConfigError, match="did you mean messages"):
-        prepare(configure({**talk, "format": "message"}), use_ray=False)
+    wrong = ({**talk, "format": "message"}, {**talk, "columns": {"prompt": "q", "answer": "a"}})
+    with pytest.raises(ConfigError) as caught:
+        prepare(configure(*wrong, cleaning=["nowhere:step"]), use_ray=False)
+    hint, setting, function = caught.value.problems
+    assert "did you mean messages" in hint and "data.corpora.1.columns" in setting and "nowhere:step" in function
     with pytest.raises((DataError, NotFoundError), match="nowhere"):
         prepare(configure({**talk, "source": str(tmp_path / "nowhere.jsonl")}), use_ray=False)
     assert not (tmp_path / "bucket").exists()

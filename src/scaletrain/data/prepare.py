@@ -35,7 +35,7 @@ from scaletrain.data.dataset_files import ABANDONED_AFTER_S
 from scaletrain.data.description import write_description
 from scaletrain.data.documents import Documents, Ints, collect
 from scaletrain.data.duplicates import drop_duplicates
-from scaletrain.data.formats import SourceFile, hold_pairs, list_files, read_conversations
+from scaletrain.data.formats import SourceFile, check_settings, hold_pairs, list_files, read_conversations
 from scaletrain.data.identity import corpus_names, settings_of
 from scaletrain.data.incremental import read_documents
 from scaletrain.data.leakage import Leakage, load_leakage
@@ -44,6 +44,7 @@ from scaletrain.data.row_plan import SplitPlan, build_rows, plan_split
 from scaletrain.data.shards import DatasetIndex, SplitInfo
 from scaletrain.data.splits import assign_splits
 from scaletrain.data.statistics import SplitStatistics, Statistics, check_corpora, check_rows
+from scaletrain.errors import Problems
 from scaletrain.log import get_logger, progress
 from scaletrain.model import build
 from scaletrain.scratch import scratch_folder
@@ -67,8 +68,7 @@ def prepare(config: Config, *, use_ray: bool = True) -> Prepared:
     ClusterError where Ray fails, or no machine comes within `scaling.wait_minutes`.
     """
     section, root = config.data, config.storage.root
-    load_steps(section)
-    hold_pairs(section.corpora)
+    _check(section)
     files = [list_files(corpus) for corpus in section.corpora]
     leakage = load_leakage(section.leakage)
     model_url = build.materialise(config.model, root=root, seed=config.seed, corpus_texts=lambda: corpus_texts(section))
@@ -170,6 +170,16 @@ def _make(
     )
     _commit(dataset_url, index)
     return statistics
+
+
+def _check(section: DataSection) -> None:
+    """Raise ConfigError with all that is wrong with the corpora's settings and the cleaning steps."""
+    problems = Problems()
+    with problems.collecting():
+        check_settings(section.corpora)
+    with problems.collecting():
+        load_steps(section)
+    problems.raise_any()
 
 
 def _select(documents: Documents, kept: Ints, section: DataSection) -> tuple[Documents, dict[str, Ints]]:

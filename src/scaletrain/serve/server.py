@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from scaletrain import ray_cluster
 from scaletrain.config import StorageSection
 from scaletrain.config_serve import ServeSection
-from scaletrain.errors import ConfigError
+from scaletrain.errors import Problems
 from scaletrain.listening import bind, is_loopback
 from scaletrain.serve.keys import KeyRing
 
@@ -55,7 +55,7 @@ def serve(
 
 def check(section: ServeSection) -> None:
     """Raise ConfigError for settings that would not be safe, or cannot work on this machine."""
-    problems = []
+    problems = Problems()
     if not is_loopback(section.host) and section.keys is None:
         problems.append(
             f"serve.host={section.host}: other machines could use the models; ask for keys: run `scaletrain keys add "
@@ -64,13 +64,10 @@ def check(section: ServeSection) -> None:
     if find_spec("uvicorn") is None or find_spec("starlette") is None or find_spec("httptools") is None:
         problems.append("the server's packages are not installed; run: pip install 'scaletrain[serve]'")
     if section.keys:
-        try:
+        with problems.collecting():
             if not KeyRing(Path(section.keys)).has_keys:
                 problems.append(f"{section.keys}: has no key; add one: scaletrain keys add NAME --keys {section.keys}")
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
+    problems.raise_any()
 
 
 def _run(main: Callable[[], Coroutine[None, None, None]]) -> None:

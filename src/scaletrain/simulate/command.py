@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from scaletrain import checkpoint
 from scaletrain.config import Config
 from scaletrain.data.shards import load_index
-from scaletrain.errors import ConfigError, ScaletrainError
+from scaletrain.errors import ConfigError, Problems, ScaletrainError
 from scaletrain.layout import RunLayout
 from scaletrain.simulate.display import study_display, study_record
 from scaletrain.simulate.inputs import Measured, make_inputs, read_measured
@@ -64,11 +64,10 @@ class Answer:
 def answer(question: Question) -> Answer:
     """Simulate what is asked. Raises ConfigError with everything that is missing or wrong, StorageError."""
     measured = read_measured(question.run)
-    problems: list[str] = []
-    machinery, setting, origins = None, None, {}
+    problems = Problems()
     if question.trace is not None and question.taken_per_month is not None:
         problems.append("got --trace and --taken-per-month; a trace says how often machines are taken: keep one")
-    try:
+    with problems.collecting():
         machinery = make_pools(
             question.config,
             machine=question.machine,
@@ -77,9 +76,7 @@ def answer(question: Question) -> Answer:
             taken_per_month=question.taken_per_month,
             head=question.head,
         )
-    except ConfigError as error:
-        problems += error.problems
-    try:
+    with problems.collecting():
         inputs = make_inputs(
             question.config,
             measured,
@@ -88,10 +85,7 @@ def answer(question: Question) -> Answer:
             parameters=question.parameters or _parameters(question.config, measured),
         )
         setting, origins = inputs.setting, dict(inputs.origins)
-    except ConfigError as error:
-        problems += error.problems
-    if problems or machinery is None or setting is None:
-        raise ConfigError(problems)
+    problems.raise_any()
     setting = _on(setting, machinery, origins)
     fewest, most = question.workers or (setting.least, setting.most)
     found = study(

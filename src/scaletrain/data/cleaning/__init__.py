@@ -41,7 +41,7 @@ from scaletrain.data.cleaning.text import fix_unicode, fold_width, tidy_spaces
 from scaletrain.data.cleaning.turns import add_system_prompt, check_length, drop_empty_turns, merge_turns
 from scaletrain.data.conversation import Conversation, Drop, check_validity
 from scaletrain.data.user_function import load_function, source_hash
-from scaletrain.errors import ConfigError, DataError, ScaletrainError
+from scaletrain.errors import ConfigError, DataError, Problems, ScaletrainError
 
 Step = Callable[[Conversation], Conversation]
 
@@ -111,14 +111,11 @@ def load_steps(section: DataSection) -> list[Step]:
     What they need is loaded now: ConfigError where a model or a user's function is not installed, or a list not there.
     """
     steps: list[Step] = []
-    problems: list[str] = []
+    problems = Problems()
     for entry in section.cleaning:
-        try:
+        with problems.collecting():
             steps.append(_load(entry, section))
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
+    problems.raise_any()
     if section.system_prompt is not None:
         steps.append(functools.partial(add_system_prompt, prompt=section.system_prompt))
     return steps

@@ -24,7 +24,7 @@ from scaletrain.data.cleaning.language import is_chinese
 from scaletrain.data.cleaning.spacy_models import ENTITIES, TAGGERS, load_spacy_model
 from scaletrain.data.conversation import Conversation, Drop
 from scaletrain.data.ngrams import count_unspaced, units
-from scaletrain.errors import ConfigError
+from scaletrain.errors import ConfigError, Problems
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -96,25 +96,21 @@ def load_pipelines(models: tuple[str, ...], parts_of_speech: bool, entities: boo
     """Return spaCy's models by their languages; ConfigError with all that is wrong with them."""
     wanted = (*(TAGGERS if parts_of_speech else ()), *(ENTITIES if entities else ()))
     pipelines: dict[str, Language] = {}
-    problems: list[str] = []
+    problems = Problems()
     for model in models:
-        try:
+        with problems.collecting():
             pipeline = load_spacy_model(
                 model, wanted=wanted, setting=_SETTING, name_setting="models", extra="annotations"
             )
-        except ConfigError as error:
-            problems += error.problems
-            continue
-        if parts_of_speech and not {"tagger", "morphologizer"} & set(pipeline.pipe_names):
-            problems.append(f"{_SETTING}: the model {model} tags no parts of speech; use one that does")
-        if entities and "ner" not in pipeline.pipe_names:
-            problems.append(f"{_SETTING}: the model {model} finds no entities; use one that does")
-        language = str(pipeline.lang)
-        if language in pipelines:
-            problems.append(f"{_SETTING}: models has two for {language}; keep one")
-        pipelines[language] = pipeline
-    if problems:
-        raise ConfigError(problems)
+            if parts_of_speech and not {"tagger", "morphologizer"} & set(pipeline.pipe_names):
+                problems.append(f"{_SETTING}: the model {model} tags no parts of speech; use one that does")
+            if entities and "ner" not in pipeline.pipe_names:
+                problems.append(f"{_SETTING}: the model {model} finds no entities; use one that does")
+            language = str(pipeline.lang)
+            if language in pipelines:
+                problems.append(f"{_SETTING}: models has two for {language}; keep one")
+            pipelines[language] = pipeline
+    problems.raise_any()
     return pipelines
 
 

@@ -40,7 +40,7 @@ from scaletrain.data.formats import (
 )
 from scaletrain.data.formats.files import SourceFile, find_files, with_versions_of
 from scaletrain.data.formats.items import BAD_ROW, Item, Rejected
-from scaletrain.errors import ConfigError, DataError
+from scaletrain.errors import ConfigError, DataError, Problems
 
 __all__ = [
     "BAD_ROW",
@@ -49,6 +49,7 @@ __all__ = [
     "Item",
     "Rejected",
     "SourceFile",
+    "check_settings",
     "find_format",
     "hold_pairs",
     "list_files",
@@ -105,20 +106,20 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def list_files(corpus: Corpus) -> list[SourceFile]:
-    """List a corpus's files in a stable order.
+def check_settings(corpora: Sequence[Corpus]) -> None:
+    """Raise ConfigError with all that is wrong with the settings of corpora; no dump is opened."""
+    problems = Problems()
+    for number, corpus in enumerate(corpora):
+        with problems.collecting():
+            problems += [f"data.corpora.{number}.{each}" for each in _problems(corpus, find_format(corpus.format))]
+    with problems.collecting():
+        hold_pairs(corpora)
+    problems.raise_any()
 
-    Raises ConfigError with all that is wrong with its settings, and DataError where there are no files.
-    """
+
+def list_files(corpus: Corpus) -> list[SourceFile]:
+    """List a corpus's files in a stable order; DataError where there are none."""
     format_ = find_format(corpus.format)
-    wrong = [
-        f"{name}: the format {corpus.format} has no such setting (it belongs to {_formats_with(name)}); remove it"
-        for name in _OPTIONS
-        if getattr(corpus, name) not in (None, {}) and name not in format_.options
-    ]
-    wrong += columns.problems(corpus.columns) if "columns" in format_.options else []
-    if wrong:
-        raise ConfigError("\n".join(f"data.corpora ({corpus.name or corpus.format}): {each}" for each in wrong))
     files = find_files(corpus.source, suffixes=format_.suffixes)
     return with_versions_of(format_.beside, files) if format_.beside else files
 
@@ -197,6 +198,15 @@ def find_format(name: str) -> Format:
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(FORMATS)}"
         raise ConfigError(f"data.corpora: unknown format {name}; {hint} (your own: my_package.module:read_row)")
     return FORMATS[name]
+
+
+def _problems(corpus: Corpus, format_: Format) -> list[str]:
+    found = [
+        f"{name}: the format {corpus.format} has no such setting (it belongs to {_formats_with(name)}); remove it"
+        for name in _OPTIONS
+        if getattr(corpus, name) not in (None, {}) and name not in format_.options
+    ]
+    return found + (columns.problems(corpus.columns) if "columns" in format_.options else [])
 
 
 def _formats_with(option: str) -> str:
