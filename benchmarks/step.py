@@ -237,7 +237,7 @@ def _run(
     arm.first_loss, arm.last_loss = found.losses[0], found.losses[-1]
     arm.grad_norm = found.grad_norms[0]
     speed, memory = tokens / found.seconds, found.peak_bytes / 1e9
-    first = f"first loss {arm.first_loss:.4f}, its gradient {arm.grad_norm:.4f}"
+    first = f"first loss {arm.first_loss:.4f}, gradient norm {arm.grad_norm:.4f}"
     print(f"{case.title}: {name}: {speed:,.0f} tokens/s, {memory:.1f} GB, {first}", flush=True)
 
 

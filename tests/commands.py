@@ -1,5 +1,6 @@
 """Runs of the real command line, as a user starts it, and what they leave behind."""
 
+import re
 import subprocess
 import sys
 import time
@@ -56,12 +57,12 @@ def run(*arguments: str, exit_code: int = 0, timeout_s: float = 400) -> str:
     return output if exit_code == 0 else errors
 
 
-def descendants(pid: int, title: str) -> list[psutil.Process]:
-    """The processes below one whose command line holds the title; any of them may end while they are looked at."""
+def descendants(pid: int, pattern: str = "") -> list[psutil.Process]:
+    """The processes below one whose command line has the pattern; any of them may end while they are looked at."""
     found = []
     for process in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if title in " ".join(process.cmdline()):
+            if re.search(pattern, " ".join(process.cmdline())):
                 found.append(process)
     return found
 

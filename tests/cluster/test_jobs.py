@@ -1,14 +1,12 @@
 """jobs, from the command line to the cluster: a real `ray up` of one machine with a token, SSH, a bucket and a run."""
 
 import json
-import os
 import re
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from commands import TINY, descendants
@@ -111,8 +109,8 @@ def test_ctrl_c_leaves_the_job_running_and_stop_commits_first(cluster: Cluster) 
     wait_for(lambda: any(job["labels"]["run"] == "long" for job in cluster.jobs().values()))  # type: ignore[index]
     wait_for(lambda: any("runs/long/attempts/attempt-0001" in key for key in cluster.machine.objects()))
     time.sleep(3)
-    for pid in _descendants(process.pid):  # as a terminal does: the command and its ssh
-        os.kill(pid, signal.SIGINT)
+    for each in descendants(process.pid):  # as a terminal does: the command and its ssh
+        each.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "goes on" in errors and "scaletrain logs" in errors
@@ -124,7 +122,7 @@ def test_ctrl_c_leaves_the_job_running_and_stop_commits_first(cluster: Cluster) 
     assert f"being trained by the job {job_id}, with another configuration" in again
     following = cluster.machine.start("scaletrain", "logs", "long", "-f", "--cluster", cluster.file)
     assert "is running: stop it" in cluster.call("down", cluster.file, exit_code=2)
-    for ssh in descendants(following.pid, "ssh -T "):
+    for ssh in descendants(following.pid, r"^\S*\bssh -T "):
         ssh.kill()  # the network is gone for a moment
     status = json.loads(cluster.call("status", "--cluster", cluster.file, "--json"))
     assert [job["id"] for job in status["jobs"]] == [job_id]
@@ -178,7 +176,3 @@ def test_down_ends_the_cluster_and_says_what_is_left(cluster: Cluster) -> None:
     assert cluster.committed("last") > 0
     assert "ray up" in cluster.call("status", "--cluster", cluster.file, exit_code=1)
     assert cluster.machine.run("pgrep", "-x", "raylet").returncode == 1
-
-
-def _descendants(pid: int) -> list[int]:
-    return [child.pid for child in psutil.Process(pid).children(recursive=True)]

@@ -159,7 +159,7 @@ def test_tasks_that_are_killed_while_they_read(tmp_path: Path, monkeypatch: pyte
 def _kill_tasks(killed: set[int], ended: threading.Event) -> None:
     """Kill the first three processes that are seen to run a task."""
     while len(killed) < 3 and not ended.wait(0.01):
-        for process in descendants(os.getpid(), "ray::ReadRuns")[: 3 - len(killed)]:
+        for process in descendants(os.getpid(), "^ray::ReadRuns")[: 3 - len(killed)]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
                 killed.add(process.pid)

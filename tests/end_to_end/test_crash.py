@@ -89,7 +89,7 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(bucket: Path, undisturb
     config, layout = write_tiny(bucket, root=str(bucket)), RunLayout(str(bucket), "worker-killed")
     began, process = time.time(), start("train", config, "name=worker-killed", f"train.steps={STEPS}")
     wait_for_commit(layout, step=4)
-    workers = descendants(process.pid, "ray::RayTrainWorker")
+    workers = descendants(process.pid, "^ray::RayTrainWorker")
     assert len(workers) == 2
     workers[1].kill()
     _, errors = process.communicate(timeout=280)

@@ -27,9 +27,9 @@ class Training:
     run: RunLayout
     process: "subprocess.Popen[str]"
 
-    def processes(self, title: str) -> list[psutil.Process]:
-        """The processes of its Ray with such a title."""
-        return descendants(self.process.pid, title)
+    def workers(self) -> list[psutil.Process]:
+        """Those of Ray Train that live."""
+        return descendants(self.process.pid, "^ray::RayTrainWorker")
 
     def committed(self, attempt: int) -> bool:
         newest = checkpoint.latest(self.run)
@@ -59,7 +59,7 @@ def test_a_worker_that_is_frozen_for_ever_is_replaced(tmp_path: Path) -> None:
     """The other one ends after train.timeout_s; the frozen process goes as well, and a new group goes on."""
     with training(tmp_path, "frozen", "train.steps=100000", "train.timeout_s=20") as found:
         wait_for(lambda: found.committed(1), "a commit", limit_s=300)
-        frozen = found.processes("ray::RayTrainWorker")[1]
+        frozen = found.workers()[1]
         frozen.suspend()
         wait_for(lambda: found.committed(2), "a commit of the second attempt", limit_s=300)
         assert not frozen.is_running() or frozen.status() == psutil.STATUS_ZOMBIE
@@ -78,7 +78,7 @@ def test_workers_that_die_as_soon_as_they_start(tmp_path: Path) -> None:
     try:
         while process.poll() is None and len(killed) < 20:
             time.sleep(_LOOK_S)
-            for worker in found.processes("ray::RayTrainWorker"):
+            for worker in found.workers():
                 with suppress(psutil.NoSuchProcess):
                     worker.kill()
                     killed.add(worker.pid)

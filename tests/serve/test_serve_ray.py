@@ -62,7 +62,7 @@ def test_more_than_all_replicas_hold_is_refused_with_a_retry(server: Running) ->
 
 def replicas() -> list[int]:
     """The processes of the engines."""
-    return [each.pid for each in descendants(os.getpid(), "ray::ServeReplica")]
+    return [each.pid for each in descendants(os.getpid(), "^ray::ServeReplica")]
 
 
 def test_a_killed_replica_ends_only_its_own_streams(server: Running) -> None:
