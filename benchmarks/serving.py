@@ -10,8 +10,8 @@ reads the greedy answer as it streams, at most --tokens tokens. All arms run the
     transformers serve    transformers' own server with continuous batching
     one by one            model.generate in this process, one question after the other: what batching is compared with
 
-Any other server of the OpenAI API can take part: --peer llama.cpp=http://127.0.0.1:8001/v1 (started by you, since it
-does not install everywhere; see docs of llama-cpp-python or vLLM). Takes some two minutes a round.
+Any other server of the OpenAI API can take part, started by you: --peer llama.cpp=http://127.0.0.1:8001/v1. The same
+weights for it: scaletrain export RUN smollm2.gguf --dtype fp32. Takes some two minutes a round.
 """
 
 import argparse
