@@ -20,12 +20,23 @@ say "2/7  Quotas, rights, image, and what an hour costs.  (cluster check)"
 scaletrain cluster check "$cluster" "$config"
 
 say "3/7  The head comes up; workers come when a job asks for them.  (ray up)"
+warn() {
+  cat >&2 <<NEXT
+
+This script did not come to its end. The head may still run and cost money.
+  To go on: the same command.
+  To end the machines:
+      .venv/bin/scaletrain down $cluster
+NEXT
+}
+trap warn EXIT  # however it ends from here on, until the machines are gone
 ray up -y "$cluster"
 
 say "4/7  Are the machines ready? Two minutes, before hours are paid for.  (doctor --nodes, as a job)"
 scaletrain submit --cluster "$cluster" -- doctor "$config" --nodes
 
-say "5/7  Prepare and train. Close the laptop if you like: the same command follows again, or goes on.  (train, as a job)"
+say "5/7  Prepare and train. Close the laptop if you like: the job goes on, and the same command follows it again. The head
+     costs money until this script has come to its end, or until: scaletrain down $cluster.  (train, as a job)"
 scaletrain submit --cluster "$cluster" -- train "$config"
 
 say "6/7  How well does the model predict held-out conversations, before and after?  (evaluate, as a job)"
@@ -33,6 +44,7 @@ scaletrain submit --cluster "$cluster" -- evaluate "$config"
 
 say "7/7  The machines go; the bucket, with the model in it, stays.  (down)"
 scaletrain down "$cluster"
+trap - EXIT
 
 say "The model is yours:"
 cat <<NEXT

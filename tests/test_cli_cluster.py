@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import boto3
 import pytest
 
-from cluster_projects import OFFICE, REGION, ClusterProject, make_project, use_known_image
+from cluster_projects import IMAGE, OFFICE, REGION, ClusterProject, make_project, use_known_image
 
 PROGRAM = "from scaletrain.cli_cluster import cluster_app; cluster_app(prog_name='scaletrain cluster')"
 
@@ -45,9 +46,24 @@ def test_from_an_empty_account_to_an_empty_account(project: ClusterProject) -> N
     assert "nothing to do" in init(project).stdout
     found = json.loads(call("check", str(project.file), "--json").stdout)
     assert (found["ok"], found["problems"]) == (True, [])
-    assert json.loads(call("sweep-leaks", str(project.file), "--json").stdout) == []
+    assert json.loads(call("sweep-leaks", str(project.file), "--json").stdout) == {"leaks": [], "living": []}
     init(project, "--destroy", "--yes")
     assert "nothing to do" in init(project, "--destroy").stdout
+
+
+def test_sweep_leaks_tells_a_head_that_runs(project: ClusterProject) -> None:
+    """It is no leak, so the exit code stays 0; where and since when, and how to end it."""
+    tags = {"ray-cluster-name": project.cluster, "ray-node-type": "head"}
+    spec = [{"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}]
+    boto3.client("ec2", region_name=REGION).run_instances(
+        ImageId=IMAGE, MinCount=1, MaxCount=1, InstanceType="m5.large", TagSpecifications=spec
+    )
+    where = ("--cluster", project.cluster, "--region", REGION)
+    told = call("sweep-leaks", *where).stdout.splitlines()[-1]
+    assert told.startswith(f"not a leak, but it costs money: {project.cluster}: head i-")
+    assert told.endswith(", 0 workers; end it: scaletrain down FILE")
+    found = json.loads(call("sweep-leaks", *where, "--json").stdout)
+    assert (found["leaks"], [each["cluster"] for each in found["living"]]) == ([], [project.cluster])
 
 
 def test_no_changes_nothing(project: ClusterProject) -> None:

@@ -116,6 +116,17 @@ def test_large_gpus_are_known_by_their_names_in_googles_catalogue(machine_type: 
     assert google_price_per_hour(there, machine_type, "on-demand", **shape) == pytest.approx(0.1 + 0.2 + 0.9)
 
 
+@pytest.mark.parametrize("name", ["N1 Predefined Instance", "N1 Instance"])
+def test_an_n1_is_known_by_the_name_that_only_its_family_has(name: str) -> None:
+    """As https://cloud.google.com/skus has it; its custom machines are sold by another name, at another price."""
+    there = [sku(f"{name} {part} running in Iowa", 10_000_000, "us-central1") for part in ("Core", "Ram")]
+    there += [sku("Custom Instance Core running in Iowa", 90_000_000, "us-central1")]
+    there += [sku("Nvidia Tesla T4 GPU running in Iowa", 350_000_000, "us-central1")]
+    shape: dict[str, Any] = {"vcpus": 8, "memory_gib": 30.0, "gpus": 1, "gpu_type": "nvidia-tesla-t4"}
+    found = google_price_per_hour(there, "n1-standard-8", "on-demand", **shape)
+    assert found == pytest.approx(0.08 + 0.3 + 0.35)
+
+
 def test_a_gpu_without_a_price_makes_the_machine_unknown() -> None:
     """Half a price would be worse than none."""
     assert google_price_per_hour(L4_ON_SPOT, "g2-standard-8", "spot", **{**G2, "gpu_type": "nvidia-h100-80gb"}) is None

@@ -8,7 +8,7 @@ import typer
 
 from scaletrain.command import Json, examples, load_config_file, print_result, reported
 from scaletrain.errors import ConfigError
-from scaletrain.log import console
+from scaletrain.log import console, visible
 
 if TYPE_CHECKING:
     from scaletrain.cluster.plan import Step
@@ -173,13 +173,17 @@ def sweep_leaks(
 ) -> None:
     """List what still costs money without a cluster.
 
-    Machines, disks, addresses, network interfaces and, with FILE, images.
+    Machines, disks, addresses, network interfaces and, with FILE, images. Clusters that run cost money too, but are no
+    leaks: one line each says since when, and how to end it.
     """
     from scaletrain.cluster import sweep
     from scaletrain.cluster.leaks import leaks_table
 
     found = sweep.find(file, cluster=cluster, region=region, project_id=project)
-    print_result([leak.record() for leak in found.leaks], as_json=as_json, display=lambda: leaks_table(found.leaks))
+    record = {"leaks": [each.record() for each in found.leaks], "living": [each.record() for each in found.living]}
+    print_result(record, as_json=as_json, display=lambda: leaks_table(found.leaks))
+    for each in found.living if not as_json else ():
+        print(visible(each.line(str(file or "FILE"))))
     if not found.leaks or not delete:
         return
     if not yes and not typer.confirm(f"Remove these {len(found.leaks)} for good?", err=True):

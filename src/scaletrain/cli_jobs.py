@@ -234,7 +234,7 @@ def _what_is_left(file: "ClusterFile") -> list[str]:
     if file.raw["provider"].get("cache_stopped_nodes", True):
         left.append("left: stopped machines, whose disks cost money; set provider.cache_stopped_nodes: false")
     left.append("left: what `scaletrain cluster init` made, free of charge; --destroy removes it")
-    left.append("machines or disks that were left behind are found by `scaletrain cluster sweep-leaks`")
+    left.append(f"machines or disks that were left behind are found by `scaletrain cluster sweep-leaks {file.path}`")
     return left
 
 

@@ -188,7 +188,9 @@ def google_price_per_hour(
 
 def _unit_price(prices: Sequence[Mapping[str, Any]], name: str) -> float | None:
     """Return the price of one unit of what is called so "running in" some place, the dearest if several."""
-    pattern = re.compile(rf"{re.escape(name)} running in .*", re.IGNORECASE)
+    # The catalogue calls N1, and no other family, "N1 Predefined Instance Core".
+    called = re.escape(name).replace(r"N1\ Instance", r"N1\ (?:Predefined\ )?Instance")
+    pattern = re.compile(rf"{called} running in .*", re.IGNORECASE)
     found = []
     for each in prices:
         if pattern.fullmatch(str(each.get("description", ""))):

@@ -46,6 +46,36 @@ def test_an_image_is_made_of_a_machine_that_was_wiped_out_of_the_clusters_sight(
     assert f"ImageId: {baked.image_id}" in baked.advice(file)
 
 
+@pytest.mark.parametrize("failure", [ClusterError("could not be wiped"), KeyboardInterrupt()], ids=["error", "ctrl-c"])
+def test_a_worker_that_cannot_be_imaged_is_ended_all_the_same(file: ClusterFile, failure: BaseException) -> None:
+    """Ray and `ray down` do not see it any more, so it would run on and cost money."""
+    machine = start_worker(file, "up-to-date")
+
+    def wipe(_: ClusterFile, address: str) -> None:
+        raise failure
+
+    with pytest.raises(type(failure)):
+        bake_image(connect(REGION), file, "gpu_spot", tell=lambda line: None, wipe=wipe)
+    ec2 = boto3.client("ec2", region_name=REGION)
+    (left,) = ec2.describe_instances(InstanceIds=[machine])["Reservations"][0]["Instances"]
+    assert left["State"]["Name"] == "terminated"
+
+
+def test_a_worker_that_cannot_be_ended_either_is_named_with_its_remedy(file: ClusterFile) -> None:
+    """The first failure is what is raised; the worker is found as a leak of its cluster."""
+    machine, told = start_worker(file, "up-to-date"), list[str]()
+    account, ec2 = connect(REGION), boto3.client("ec2", region_name=REGION)
+    ec2.modify_instance_attribute(InstanceId=machine, DisableApiTermination={"Value": True})
+
+    def wipe(_: ClusterFile, address: str) -> None:
+        raise ClusterError("could not be wiped")
+
+    with pytest.raises(ClusterError, match="could not be wiped"):
+        bake_image(account, file, "gpu_spot", tell=told.append, wipe=wipe)
+    assert f"`scaletrain cluster sweep-leaks {file.path} --delete`" in told[-1]
+    assert [leak.id for leak in find_leaks(account, file.name)] == [machine]
+
+
 def test_an_image_that_the_file_no_longer_names_goes_with_its_snapshots(file: ClusterFile) -> None:
     """Those cost, and would stay without it; the image in use is no leak."""
     account, ec2 = connect(REGION), boto3.client("ec2", region_name=REGION)

@@ -244,14 +244,41 @@ def test_destroy_keeps_a_bucket_with_data_unless_asked_twice(project: ClusterPro
     assert left_over(project) == []
 
 
+def start_machine(project: ClusterProject, **tags: str) -> str:
+    spec = [{"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}]
+    answer = boto3.client("ec2", region_name=REGION).run_instances(
+        ImageId=IMAGE, MinCount=1, MaxCount=1, InstanceType="m5.large", TagSpecifications=spec
+    )
+    return str(answer["Instances"][0]["InstanceId"])
+
+
 def test_destroy_waits_for_ray_down(project: ClusterProject) -> None:
     """Nothing is taken from under running machines."""
     initialised(project)
-    ec2 = boto3.client("ec2", region_name=REGION)
-    tags = [{"ResourceType": "instance", "Tags": [{"Key": "ray-cluster-name", "Value": project.cluster}]}]
-    ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1, InstanceType="m5.large", TagSpecifications=tags)
+    start_machine(project, **{"ray-cluster-name": project.cluster})
     with pytest.raises(ClusterError, match=r"still run; first: ray down .*aws\.yaml"):
         plan_destroy_aws(request(project), with_objects=False)
+
+
+def test_destroy_waits_for_a_machine_that_ray_does_not_see(project: ClusterProject) -> None:
+    """One that was taken out of the cluster for an image has our tag still."""
+    initialised(project)
+    start_machine(project, **{"ray-cluster-name": f"{project.cluster}-image", "scaletrain:cluster": project.cluster})
+    with pytest.raises(ClusterError, match=r"are ended by `scaletrain cluster sweep-leaks .*aws\.yaml --delete`"):
+        plan_destroy_aws(request(project), with_objects=False)
+
+
+def test_a_cluster_with_machines_is_not_moved_to_another_region(project: ClusterProject) -> None:
+    """Ray would look for them in the new region only, and they would run on."""
+    initialised(project)
+    machine = start_machine(project, **{"ray-cluster-name": project.cluster})
+    moved = request(project, region="us-west-2", bucket=f"s3://{project.cluster}-2/root")
+    with pytest.raises(ClusterError, match=rf"still in us-east-1 \({machine}\): `scaletrain down .*aws\.yaml` first"):
+        plan_aws(moved)
+    with pytest.raises(ClusterError, match="still in us-east-1"):
+        plan_destroy_aws(moved, with_objects=False)
+    boto3.client("ec2", region_name=REGION).terminate_instances(InstanceIds=[machine])
+    assert to_do(plan_aws(moved)[1])
 
 
 def test_a_type_that_no_zone_has_is_named(project: ClusterProject) -> None:

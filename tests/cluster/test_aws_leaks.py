@@ -1,6 +1,7 @@
 """aws_leaks: what costs money without a living cluster is found and removed; what a living one uses is left alone."""
 
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -8,7 +9,7 @@ import pytest
 
 from cluster_projects import IMAGE, REGION
 from scaletrain.cluster.aws_account import connect
-from scaletrain.cluster.aws_leaks import find_leaks, remove_leaks
+from scaletrain.cluster.aws_leaks import find_leaks, find_living, remove_leaks
 
 
 @pytest.fixture
@@ -21,9 +22,9 @@ def tags(cluster: str, kind: str, **more: str) -> list[dict[str, Any]]:
     return [{"ResourceType": kind, "Tags": found}]
 
 
-def start(cluster: str, node_type: str) -> str:
+def start(cluster: str, node_type: str, *, seen_in: str | None = None) -> str:
     ec2 = boto3.client("ec2", region_name=REGION)
-    spec = tags(cluster, "instance", **{"ray-cluster-name": cluster, "ray-node-type": node_type})
+    spec = tags(cluster, "instance", **{"ray-cluster-name": seen_in or cluster, "ray-node-type": node_type})
     answer = ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1, InstanceType="m5.large", TagSpecifications=spec)
     return str(answer["Instances"][0]["InstanceId"])
 
@@ -43,6 +44,33 @@ def test_a_living_cluster_has_no_leaks(cluster: str) -> None:
     start(cluster, "head")
     start(cluster, "worker")
     assert find_leaks(connect(REGION), cluster) == []
+
+
+def test_a_living_cluster_is_told_for_it_costs_money(cluster: str) -> None:
+    """Its head may be a forgotten one, or one whose set-up failed; a cluster without a head is told as leaks."""
+    head = start(cluster, "head")
+    start(cluster, "worker")
+    start(f"{cluster}-other", "worker")
+    (living,) = find_living(connect(REGION), cluster)
+    told = f"not a leak, but it costs money: {cluster}: head {head} since {datetime.now(UTC):%Y-%m-%d}, 1 worker; "
+    assert living.line("my.yaml") == f"{told}end it: scaletrain down my.yaml"
+    assert find_living(connect(REGION), f"{cluster}-other") == []
+
+
+def test_a_machine_that_its_living_cluster_does_not_see_is_a_leak(cluster: str) -> None:
+    """One that was taken out to make an image of it, for which the head has a new one started."""
+    start(cluster, "head")
+    worker = start(cluster, "worker", seen_in=f"{cluster}-image")
+    assert [leak.id for leak in find_leaks(connect(REGION), cluster)] == [worker]
+    assert [each.workers for each in find_living(connect(REGION), cluster)] == [0]
+
+
+def test_a_cluster_that_was_renamed_after_init_lives_by_rays_name(cluster: str) -> None:
+    """Its machines bear our tag with the old name; nobody wants them ended for that."""
+    start(cluster, "head", seen_in=f"{cluster}-new")
+    start(cluster, "worker", seen_in=f"{cluster}-new")
+    assert find_leaks(connect(REGION), cluster) == []
+    assert [each.workers for each in find_living(connect(REGION), f"{cluster}-new")] == [1]
 
 
 def test_workers_without_a_head_and_loose_parts_are_leaks(cluster: str) -> None:

@@ -35,8 +35,8 @@ def test_from_an_empty_project_to_an_empty_project(google: GoogleProject, gcp: C
     assert "nothing to do" in init(gcp).stdout
     found = json.loads(call("check", str(gcp.file), "--json").stdout)
     assert (found["ok"], found["problems"]) == (True, [])
-    assert json.loads(call("sweep-leaks", str(gcp.file), "--json").stdout) == []
-    assert json.loads(call("sweep-leaks", "--project", PROJECT, "--cluster", gcp.cluster, "--json").stdout) == []
+    for where in ((str(gcp.file),), ("--project", PROJECT, "--cluster", gcp.cluster)):
+        assert json.loads(call("sweep-leaks", *where, "--json").stdout) == {"leaks": [], "living": []}
     init(gcp, "--destroy", "--yes")
     assert "nothing to do" in init(gcp, "--destroy").stdout
 

@@ -58,6 +58,21 @@ def test_an_image_is_made_of_a_machine_that_was_wiped_out_of_the_clusters_sight(
     assert f"sourceImage: projects/{PROJECT}/global/images/{baked.name}" in baked.advice(file)
 
 
+def test_a_worker_that_cannot_be_imaged_is_ended_all_the_same(
+    google: GoogleProject, project: Project, file: ClusterFile
+) -> None:
+    """Ray and `ray down` do not see it any more, so it would run on and cost money."""
+    machine = start_worker(google, file, "up-to-date")
+
+    def wipe(_: ClusterFile, address: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bake_image(project, file, None, tell=lambda line: None, wipe=wipe)
+    left = google.call("compute", "instances.list", zone=zone_of(file)).get("items", ())
+    assert machine not in [each["name"] for each in left]
+
+
 def test_a_machine_that_is_not_set_up_is_none_to_copy(
     google: GoogleProject, project: Project, file: ClusterFile
 ) -> None:

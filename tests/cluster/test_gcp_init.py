@@ -260,11 +260,37 @@ def test_destroy_keeps_a_bucket_with_data_unless_asked_twice(google: GoogleProje
 def test_destroy_waits_for_ray_down(google: GoogleProject, gcp: ClusterProject) -> None:
     """Nothing is taken from under machines; a stopped one counts, its disk costs money."""
     initialise(gcp)
-    zone = load_cluster_file(gcp.file).raw["provider"]["availability_zone"]
+    start_machine(google, gcp, {"ray-cluster-name": gcp.cluster})
+    with pytest.raises(ClusterError, match=r"still there; first: ray down .*gcp\.yaml"):
+        plan_destroy_gcp(request(gcp), with_objects=False)
+
+
+def test_destroy_waits_for_a_machine_that_ray_does_not_see(google: GoogleProject, gcp: ClusterProject) -> None:
+    """One that was taken out of the cluster for an image has our label still."""
+    initialise(gcp)
+    start_machine(google, gcp, {"ray-cluster-name": f"{gcp.cluster}-image", "scaletrain-cluster": gcp.cluster})
+    with pytest.raises(ClusterError, match=r"are ended by `scaletrain cluster sweep-leaks .*gcp\.yaml --delete`"):
+        plan_destroy_gcp(request(gcp), with_objects=False)
+
+
+def test_a_cluster_with_machines_is_not_moved_to_another_zone(google: GoogleProject, gcp: ClusterProject) -> None:
+    """Ray would look for them in the new zone only, and its head could not end those in the old one."""
+    initialise(gcp)
+    zone, machine = start_machine(google, gcp, {"ray-cluster-name": gcp.cluster})
+    moved = request(gcp, zone=f"{REGION}-b")
+    with pytest.raises(ClusterError, match=rf"still in {zone} \({machine}\): `scaletrain down .*gcp\.yaml` first"):
+        plan_gcp(moved)
+    assert to_do(plan_gcp(request(gcp, zone=zone))[1]) == []
+    google.call("compute", "instances.delete", zone=zone, instance=machine)
+    assert to_do(plan_gcp(moved)[1])
+
+
+def start_machine(google: GoogleProject, project: ClusterProject, labels: dict[str, str]) -> tuple[str, str]:
+    zone = load_cluster_file(project.file).raw["provider"]["availability_zone"]
     machine = {
-        "name": f"ray-{gcp.cluster}-head-1-compute",
+        "name": f"ray-{project.cluster}-head-1-compute",
         "machineType": f"zones/{zone}/machineTypes/e2-standard-4",
-        "labels": {"ray-cluster-name": gcp.cluster},
+        "labels": labels,
         "networkInterfaces": [{"network": "global/networks/default"}],
         "disks": [
             {
@@ -274,8 +300,7 @@ def test_destroy_waits_for_ray_down(google: GoogleProject, gcp: ClusterProject) 
         ],
     }
     google.call("compute", "instances.insert", zone=zone, body=machine)
-    with pytest.raises(ClusterError, match=r"still there; first: ray down .*gcp\.yaml"):
-        plan_destroy_gcp(request(gcp), with_objects=False)
+    return zone, str(machine["name"])
 
 
 def test_another_cluster_of_the_project_keeps_rays_account_shut(

@@ -1,6 +1,7 @@
 """gcp_leaks: what costs money without a living cluster is found and removed; what a living one uses is left alone."""
 
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -8,11 +9,11 @@ import pytest
 from cluster_projects import ClusterProject
 from google_project import PROJECT, REGION, GoogleProject, initialise
 from scaletrain.cluster.gcp_account import Project, connect
-from scaletrain.cluster.gcp_leaks import find_leaks, remove_leaks
+from scaletrain.cluster.gcp_leaks import find_leaks, find_living, remove_leaks
 from scaletrain.cluster.leaks import Leak
 from scaletrain.cluster.sweep import find
 
-ZONE = f"{REGION}-a"
+ZONE, OTHER_ZONE = f"{REGION}-a", f"{REGION}-b"
 DEBIAN = "projects/debian-cloud/global/images/family/debian-12"
 
 
@@ -26,17 +27,21 @@ def project(google: GoogleProject) -> Project:
     return connect(PROJECT, REGION)
 
 
-def start(google: GoogleProject, cluster: str, node_type: str) -> str:
+def start(google: GoogleProject, cluster: str, node_type: str, *, zone: str = ZONE, seen_in: str | None = None) -> str:
     name = f"ray-{cluster}-{node_type}-{uuid.uuid4().hex[:8]}-compute"
     body: dict[str, Any] = {
         "name": name,
-        "machineType": f"zones/{ZONE}/machineTypes/e2-standard-2",
-        "labels": {"ray-cluster-name": cluster, "ray-node-type": node_type},
+        "machineType": f"zones/{zone}/machineTypes/e2-standard-2",
+        "labels": {
+            "scaletrain-cluster": cluster,
+            "ray-cluster-name": seen_in or cluster,
+            "ray-node-type": node_type,
+        },
         "networkInterfaces": [{"network": "global/networks/default"}],
         "disks": [{"boot": True, "autoDelete": True, "initializeParams": {"sourceImage": DEBIAN}}],
     }
-    google.call("compute", "instances.insert", zone=ZONE, body=body)
-    return f"{ZONE}/{name}"
+    google.call("compute", "instances.insert", zone=zone, body=body)
+    return f"{zone}/{name}"
 
 
 def leave_parts(google: GoogleProject, cluster: str) -> set[str]:
@@ -51,6 +56,35 @@ def test_a_living_cluster_has_no_leaks(google: GoogleProject, project: Project, 
     start(google, cluster, "head")
     start(google, cluster, "worker")
     assert find_leaks(project, cluster) == []
+
+
+def test_a_living_cluster_is_told_for_it_costs_money(google: GoogleProject, project: Project, cluster: str) -> None:
+    """Its head may be a forgotten one, or one whose set-up failed."""
+    head = start(google, cluster, "head")
+    start(google, cluster, "worker")
+    start(google, cluster, "worker")
+    (living,) = find_living(project, cluster)
+    told = f"not a leak, but it costs money: {cluster}: head {head} since {datetime.now(UTC):%Y-%m-%d}, 2 workers; "
+    assert living.line("my.yaml") == f"{told}end it: scaletrain down my.yaml"
+
+
+def test_a_machine_that_its_living_cluster_does_not_see_is_a_leak(
+    google: GoogleProject, project: Project, cluster: str
+) -> None:
+    """One that was taken out to make an image of it, and one in a zone that its head does not reach."""
+    start(google, cluster, "head")
+    taken_out = start(google, cluster, "worker", seen_in=f"{cluster}-image")
+    elsewhere = start(google, cluster, "worker", zone=OTHER_ZONE)
+    assert {leak.id for leak in find_leaks(project, cluster)} == {taken_out, elsewhere}
+    assert [each.workers for each in find_living(project, cluster)] == [0]
+
+
+def test_a_head_outside_of_the_files_zone_is_a_leak(google: GoogleProject, gcp: ClusterProject) -> None:
+    """`ray down` looks for it in the file's zone alone."""
+    initialise(gcp)
+    head, old = start(google, gcp.cluster, "head"), start(google, gcp.cluster, "head", zone=OTHER_ZONE)
+    found = find(gcp.file, cluster=None, region=None, project_id=None)
+    assert ([each.id for each in found.leaks], [each.head for each in found.living]) == ([old], [head])
 
 
 def test_workers_without_a_head_and_loose_parts_are_leaks(

@@ -5,7 +5,15 @@ from typing import Any
 
 from scaletrain.cluster.aws_account import Account, aws_errors, tags_of
 from scaletrain.cluster.cluster_file import ClusterFile, NodeType
-from scaletrain.cluster.image import BakedImage, Wipe, choose_type, image_name, none_is_set_up, wipe_over_ssh
+from scaletrain.cluster.image import (
+    BakedImage,
+    Wipe,
+    choose_type,
+    ended_if_it_fails,
+    image_name,
+    none_is_set_up,
+    wipe_over_ssh,
+)
 
 
 def bake_image(
@@ -16,7 +24,7 @@ def bake_image(
     tell: Callable[[str], None],
     wipe: Wipe = wipe_over_ssh,
 ) -> BakedImage:
-    """Make an image of a running worker of a type (the first with GPUs by default) and terminate that worker.
+    """Make an image of a running worker of a type (the first with GPUs by default); it is terminated, also on failure.
 
     Raises ClusterError where none is set up. `wipe` cleans the machine at an address; over SSH by default.
     """
@@ -29,11 +37,28 @@ def bake_image(
     with aws_errors(f"taking {machine_id} out of the cluster"):
         ec2.create_tags(
             Resources=[machine_id],
-            Tags=[{"Key": "ray-cluster-name", "Value": f"{file.name}-image"}, {"Key": "Name", "Value": name}],
+            Tags=[
+                {"Key": "ray-cluster-name", "Value": f"{file.name}-image"},
+                {"Key": "Name", "Value": name},
+                *tags_of(file.name),
+            ],
         )
-    tell("wipe token, keys and histories")
-    wipe(file, str(address))
-    tell(f"make the image {name}: some minutes")
+
+    def end() -> None:
+        with aws_errors(f"ending {machine_id}"):
+            ec2.terminate_instances(InstanceIds=[machine_id])
+
+    with ended_if_it_fails(file, machine_id, end, tell=tell):
+        tell("wipe token, keys and histories")
+        wipe(file, str(address))
+        tell(f"make the image {name}: some minutes")
+        image_id = _make_image(ec2, file, kind, machine_id, name)
+        end()
+    removal = f"aws ec2 deregister-image --delete-associated-snapshots --image-id {image_id}"
+    return BakedImage(image_id, name, kind.name, f"ImageId: {image_id}", removal)
+
+
+def _make_image(ec2: Any, file: ClusterFile, kind: NodeType, machine_id: str, name: str) -> str:
     with aws_errors(f"making an image of {machine_id}"):
         image_id = ec2.create_image(
             InstanceId=machine_id,
@@ -46,9 +71,7 @@ def bake_image(
         snapshots = [disk["Ebs"]["SnapshotId"] for disk in disks if "SnapshotId" in disk.get("Ebs", {})]
         if snapshots:
             ec2.create_tags(Resources=snapshots, Tags=tags_of(file.name))
-        ec2.terminate_instances(InstanceIds=[machine_id])
-    removal = f"aws ec2 deregister-image --delete-associated-snapshots --image-id {image_id}"
-    return BakedImage(str(image_id), name, kind.name, f"ImageId: {image_id}", removal)
+    return str(image_id)
 
 
 def _find_worker(ec2: Any, file: ClusterFile, kind: NodeType) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaletrain.cluster import auth_token, places
-from scaletrain.cluster.aws_account import Account, aws_errors, connect, own_region
+from scaletrain.cluster.aws_account import TAG, Account, aws_errors, connect, own_region
 from scaletrain.cluster.aws_bucket import bucket_removal_steps, bucket_steps
 from scaletrain.cluster.aws_network import (
     endpoint_step,
@@ -22,6 +22,7 @@ from scaletrain.cluster.init import (
     fill_step,
     find_project,
     is_filled,
+    left_behind,
     read_file,
     rewrite,
     secret_removal_steps,
@@ -63,6 +64,7 @@ def plan_aws(request: AwsRequest) -> tuple[Account, list[Step]]:
         subnet_id=find_subnet(account, vpc_id, types, current=current.get("subnet")),
         public_key=lambda: Path(f"{auth_token.key_path(cluster)}.pub").read_text(),
     )
+    _refuse_to_leave_machines(request.path, account, cluster, current.get("region"))
     if key_pair_exists(account, cluster) and not auth_token.key_path(cluster).exists():
         raise ConfigError(
             f"EC2 has a key pair {cluster}, but its private half is not in {auth_token.key_path(cluster)}; copy it "
@@ -89,8 +91,12 @@ def plan_destroy_aws(request: AwsRequest, *, with_objects: bool) -> tuple[Accoun
     tree, current = read_file(request.path, provider="aws")
     account = connect(_region(request, current))
     cluster = tree["cluster_name"]
+    _refuse_to_leave_machines(request.path, account, cluster, current.get("region"))
     if machines := running_machines(account, cluster):
-        raise ClusterError(f"{', '.join(machines)} still run; first: ray down {request.path}")
+        raise ClusterError(
+            f"{', '.join(machines)} still run; first: ray down {request.path}; machines that it does not see are ended "
+            f"by `scaletrain cluster sweep-leaks {request.path} --delete`"
+        )
     bucket, prefix = _bucket(request, account, current)
     vpc_id = find_vpc(account, request.vpc_id)
     wanted = Wanted(cluster, account.region, bucket, prefix, (), vpc_id, "", lambda: "")
@@ -104,20 +110,24 @@ def plan_destroy_aws(request: AwsRequest, *, with_objects: bool) -> tuple[Accoun
     return account, steps
 
 
-def running_machines(account: Account, cluster: str) -> list[str]:
-    """Return the ids of the machines that Ray started for a cluster and that are not gone."""
-    filters = [
-        {"Name": "tag:ray-cluster-name", "Values": [cluster]},
-        {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]},
-    ]
-    with aws_errors("looking for machines"):
-        pages = account.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
-        return [
-            str(machine["InstanceId"])
-            for page in pages
-            for reservation in page["Reservations"]
-            for machine in reservation["Instances"]
-        ]
+def running_machines(account: Account, cluster: str, *, region: str | None = None) -> list[str]:
+    """Return the ids of the machines that bear Ray's tag of a cluster, or ours, and that are not gone."""
+    alive = {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}
+    found = set()
+    with aws_errors(f"looking for machines in {region or account.region}"):
+        pager = account.client("ec2", region=region).get_paginator("describe_instances")
+        for tag in ("ray-cluster-name", TAG):
+            for page in pager.paginate(Filters=[{"Name": f"tag:{tag}", "Values": [cluster]}, alive]):
+                found |= {str(each["InstanceId"]) for group in page["Reservations"] for each in group["Instances"]}
+    return sorted(found)
+
+
+def _refuse_to_leave_machines(path: Path, account: Account, cluster: str, old_region: str | None) -> None:
+    """Ray looks for machines in the file's region only: those in another one would run on with nobody to end them."""
+    if old_region is None or not is_filled(old_region) or old_region == account.region:
+        return
+    if machines := running_machines(account, cluster, region=old_region):
+        raise left_behind(path, old_region, machines, option="--region")
 
 
 def _region(request: AwsRequest, current: dict[str, str]) -> str:

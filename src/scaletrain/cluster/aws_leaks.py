@@ -5,10 +5,11 @@ from typing import Any
 
 from scaletrain.cluster.aws_account import TAG, Account, aws_errors
 from scaletrain.cluster.cluster_file import ClusterFile
-from scaletrain.cluster.leaks import Leak, remove_each
+from scaletrain.cluster.leaks import Leak, Living, Machine, living_clusters, remove_each
 
 _RAY_TAG = "ray-cluster-name"
 _GONE = ("shutting-down", "terminated")
+_RUNS = ("pending", "running")
 
 
 def find_leaks(
@@ -21,16 +22,27 @@ def find_leaks(
     ec2 = account.client("ec2")
     with aws_errors("looking for what was left behind"):
         machines = list(_machines(ec2))
-        living = {name for name, machine in machines if _is_living_head(machine)}
+        living = {_seen_by_ray_in(machine) for _, machine in machines if _is_living_head(machine)}
         leaks = [
             Leak("machine", machine["InstanceId"], name, f"{machine['InstanceType']}, {machine['State']['Name']}")
             for name, machine in machines
-            if name not in living
+            if _seen_by_ray_in(machine) not in living
         ]
         leaks += _loose_parts(ec2)
         if images_in_use is not None:
             leaks += _images(ec2, images_in_use)
     return [leak for leak in leaks if cluster in (None, leak.cluster)]
+
+
+def find_living(account: Account, cluster: str | None = None) -> list[Living]:
+    """Return the one cluster, or every one of the region, whose head starts or runs."""
+    with aws_errors("looking for heads that run"):
+        machines = [
+            Machine(each["InstanceId"], _seen_by_ray_in(each), "", _is_living_head(each), each["LaunchTime"])
+            for _, each in _machines(account.client("ec2"))
+            if each["State"]["Name"] in _RUNS
+        ]
+    return living_clusters(machines, cluster)
 
 
 def remove_leaks(account: Account, leaks: list[Leak], *, tell: Callable[[str], None]) -> None:
@@ -76,7 +88,13 @@ def _machines(ec2: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _is_living_head(machine: dict[str, Any]) -> bool:
     tags = {tag["Key"]: tag["Value"] for tag in machine.get("Tags", ())}
-    return tags.get("ray-node-type") == "head" and machine["State"]["Name"] in ("pending", "running")
+    return tags.get("ray-node-type") == "head" and machine["State"]["Name"] in _RUNS
+
+
+def _seen_by_ray_in(machine: dict[str, Any]) -> str:
+    """The cluster whose head sees the machine: no head does once it was taken out to make an image of it."""
+    tags: dict[str, str] = {tag["Key"]: tag["Value"] for tag in machine["Tags"]}
+    return tags.get(_RAY_TAG) or tags[TAG]
 
 
 def _loose_parts(ec2: Any) -> Iterator[Leak]:

@@ -6,7 +6,15 @@ from typing import Any
 from scaletrain.cluster.cluster_file import ClusterFile, NodeType
 from scaletrain.cluster.gcp_account import LABEL, Project, all_pages, execute, finish, google_errors
 from scaletrain.cluster.gcp_machines import zone_of
-from scaletrain.cluster.image import BakedImage, Wipe, choose_type, image_name, none_is_set_up, wipe_over_ssh
+from scaletrain.cluster.image import (
+    BakedImage,
+    Wipe,
+    choose_type,
+    ended_if_it_fails,
+    image_name,
+    none_is_set_up,
+    wipe_over_ssh,
+)
 from scaletrain.errors import ClusterError
 
 
@@ -18,7 +26,7 @@ def bake_image(
     tell: Callable[[str], None],
     wipe: Wipe = wipe_over_ssh,
 ) -> BakedImage:
-    """Make an image of a running worker of a type (the first with GPUs by default) and delete that worker.
+    """Make an image of a running worker of a type (the first with GPUs by default); it is deleted, also on failure.
 
     Raises ClusterError where none is set up.
     """
@@ -27,16 +35,32 @@ def bake_image(
     machine = _find_worker(project, file, kind)
     name, machine_name = image_name(file, kind), str(machine["name"])
     place = {"project": project.project_id, "zone": zone_of(file), "instance": machine_name}
-    labels = {**machine["labels"], "ray-cluster-name": f"{file.name}-image"}
+    labels = {**machine["labels"], "ray-cluster-name": f"{file.name}-image", LABEL: file.name}
     tell(f"take {machine_name} out of the cluster")
     with google_errors(f"taking {machine_name} out of the cluster"):
         body = {"labels": labels, "labelFingerprint": machine["labelFingerprint"]}
         finish(project, compute.instances().setLabels(**place, body=body))
-    tell("wipe token, keys and histories")
-    wipe(file, _address_of(machine))
-    tell(f"stop {machine_name} and make the image {name}: some minutes")
-    with google_errors(f"making an image of {machine_name}"):
+
+    def end() -> None:
+        with google_errors(f"ending {machine_name}"):
+            finish(project, compute.instances().delete(**place))
+
+    with ended_if_it_fails(file, machine_name, end, tell=tell):
+        tell("wipe token, keys and histories")
+        wipe(file, _address_of(machine))
+        tell(f"stop {machine_name} and make the image {name}: some minutes")
+        _make_image(project, file, kind, machine, name)
+        end()
+    path = f"projects/{project.project_id}/global/images/{name}"
+    removal = f"gcloud compute images delete {name} --project {project.project_id}"
+    return BakedImage(path, name, kind.name, f"sourceImage: {path}", removal)
+
+
+def _make_image(project: Project, file: ClusterFile, kind: NodeType, machine: dict[str, Any], name: str) -> None:
+    compute = project.service("compute")
+    with google_errors(f"making an image of {machine['name']}"):
         # A worker on spot that is stopped by its owner is not deleted by that.
+        place = {"project": project.project_id, "zone": zone_of(file), "instance": str(machine["name"])}
         finish(project, compute.instances().stop(**place))
         disk = next(each["source"] for each in machine["disks"] if each.get("boot"))
         image = {
@@ -49,10 +73,6 @@ def bake_image(
         made = execute(compute.images().get(project=project.project_id, image=name))
         if made.get("status", "READY") != "READY":
             raise ClusterError(f"the image {name} is {made['status']}; look at it in the console, and try again")
-        finish(project, compute.instances().delete(**place))
-    path = f"projects/{project.project_id}/global/images/{name}"
-    removal = f"gcloud compute images delete {name} --project {project.project_id}"
-    return BakedImage(path, name, kind.name, f"sourceImage: {path}", removal)
 
 
 def _find_worker(project: Project, file: ClusterFile, kind: NodeType) -> dict[str, Any]:

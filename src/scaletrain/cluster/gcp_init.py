@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from scaletrain.cluster import auth_token, places
-from scaletrain.cluster.gcp_account import Project, all_scopes, connect, google_errors
+from scaletrain.cluster.gcp_account import LABEL, Project, all_scopes, connect, google_errors, last_part
 from scaletrain.cluster.gcp_bucket import bucket_removal_steps, bucket_steps
 from scaletrain.cluster.gcp_network import (
     find_network,
@@ -22,6 +22,7 @@ from scaletrain.cluster.init import (
     fill_step,
     find_project,
     is_filled,
+    left_behind,
     read_file,
     rewrite,
     secret_removal_steps,
@@ -55,12 +56,14 @@ def plan_gcp(request: GcpRequest) -> tuple[Project, list[Step]]:
     cluster = tree["cluster_name"]
     bucket, prefix = _bucket(request, project, current)
     network = find_network(project, request.network)
+    zone = find_zone(project, _machine_types(tree), wanted=request.zone, current=current.get("zone"))
+    _refuse_to_leave_machines(request.path, project, cluster, zone)
     wanted = Wanted(
         cluster=cluster,
         project_id=project.project_id,
         project_number=project.number,
         region=project.region,
-        zone=find_zone(project, _machine_types(tree), wanted=request.zone, current=current.get("zone")),
+        zone=zone,
         bucket=bucket,
         prefix=prefix,
         ssh_user=tree["auth"]["ssh_user"],
@@ -89,7 +92,10 @@ def plan_destroy_gcp(request: GcpRequest, *, with_objects: bool) -> tuple[Projec
     project = _connect(request, current)
     cluster = tree["cluster_name"]
     if machines := machines_of(project, cluster):
-        raise ClusterError(f"{', '.join(machines)} still there; first: ray down {request.path}")
+        raise ClusterError(
+            f"{', '.join(name for _, name in machines)} still there; first: ray down {request.path}; machines that it "
+            f"does not see are ended by `scaletrain cluster sweep-leaks {request.path} --delete`"
+        )
     bucket, prefix = _bucket(request, project, current)
     wanted = Wanted(
         cluster=cluster,
@@ -115,14 +121,19 @@ def plan_destroy_gcp(request: GcpRequest, *, with_objects: bool) -> tuple[Projec
     return project, steps
 
 
-def machines_of(project: Project, cluster: str) -> list[str]:
-    """Return the names of the machines that Ray made for a cluster, stopped ones too: their disks cost money."""
+def machines_of(project: Project, cluster: str) -> list[tuple[str, str]]:
+    """Return zone and name of the machines with Ray's label of a cluster, or ours; stopped ones cost money, too."""
     instances = project.service("compute").instances()
+    labels = f"(labels.ray-cluster-name = {cluster}) OR (labels.{LABEL} = {cluster})"
     with google_errors("looking for machines"):
-        found = all_scopes(
-            instances, "instances", project=project.project_id, filter=f"labels.ray-cluster-name = {cluster}"
-        )
-        return sorted(str(each["name"]) for each in found)
+        found = all_scopes(instances, "instances", project=project.project_id, filter=labels)
+        return sorted((last_part(each["zone"]), str(each["name"])) for each in found)
+
+
+def _refuse_to_leave_machines(path: Path, project: Project, cluster: str, zone: str) -> None:
+    """Ray knows machines of one zone only, and the head may end those there alone: others would run on for ever."""
+    if left := [(old, name) for old, name in machines_of(project, cluster) if old != zone]:
+        raise left_behind(path, left[0][0], [name for _, name in left], option="--zone")
 
 
 def _read(request: GcpRequest) -> tuple[dict[str, Any], dict[str, str]]:

@@ -4,40 +4,58 @@ Stopped machines count too: Ray does not see one that Google has taken back and 
 """
 
 from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
 from typing import Any
 
 from scaletrain.cluster.cluster_file import ClusterFile
 from scaletrain.cluster.gcp_account import LABEL, Project, all_pages, all_scopes, finish, google_errors, last_part
-from scaletrain.cluster.leaks import Leak, remove_each
+from scaletrain.cluster.leaks import Leak, Living, Machine, living_clusters, remove_each
 
 _RAY_LABEL = "ray-cluster-name"
 _LIVING = ("PROVISIONING", "STAGING", "RUNNING", "REPAIRING")
 
 
 def find_leaks(
-    project: Project, cluster: str | None = None, *, images_in_use: Collection[str] | None = None
+    project: Project,
+    cluster: str | None = None,
+    *,
+    zone: str | None = None,
+    images_in_use: Collection[str] | None = None,
 ) -> list[Leak]:
     """Return what is left over from one cluster, or from every cluster of the project that bears our or Ray's label.
 
-    Prepared images are looked at where `images_in_use` has the names of those that are still wanted.
+    A head sees the machines of its own zone only, and Ray sees a head only in the `zone` that its file names. Prepared
+    images are looked at where `images_in_use` has the names of those that are still wanted.
     """
     compute = project.service("compute")
     with google_errors("looking for what was left behind"):
-        machines = [
-            (name, each)
-            for each in all_scopes(compute.instances(), "instances", project=project.project_id)
-            if (name := _cluster_of(each)) is not None
-        ]
-        living = {name for name, machine in machines if _is_living_head(machine)}
+        machines = list(_machines(compute, project.project_id))
+        living = {_seen_by_ray_in(each) for _, each in machines if _is_living_head(each, zone)}
         leaks = [
             Leak("machine", _id_of(each), name, f"{last_part(each['machineType'])}, {each['status']}")
             for name, each in machines
-            if name not in living or each["status"] not in (*_LIVING, "STOPPING")
+            if _seen_by_ray_in(each) not in living or each["status"] not in (*_LIVING, "STOPPING")
         ]
         leaks += _loose_parts(compute, project.project_id)
         if images_in_use is not None:
             leaks += _images(compute, project.project_id, images_in_use)
     return [leak for leak in leaks if cluster in (None, leak.cluster)]
+
+
+def find_living(project: Project, cluster: str | None = None, *, zone: str | None = None) -> list[Living]:
+    """Return the one cluster, or every one of the project, whose head starts or runs, in the file's zone if given."""
+    with google_errors("looking for heads that run"):
+        machines = [
+            Machine(
+                _id_of(each),
+                *_seen_by_ray_in(each),
+                _is_living_head(each, zone),
+                datetime.fromisoformat(each["creationTimestamp"]),
+            )
+            for _, each in _machines(project.service("compute"), project.project_id)
+            if each["status"] in _LIVING
+        ]
+    return living_clusters(machines, cluster)
 
 
 def remove_leaks(project: Project, leaks: list[Leak], *, tell: Callable[[str], None]) -> None:
@@ -66,8 +84,21 @@ def images_of(file: ClusterFile) -> set[str]:
     return {last_part(str((disk.get("initializeParams") or {}).get("sourceImage", ""))) for disk in disks}
 
 
-def _is_living_head(machine: dict[str, Any]) -> bool:
-    return machine.get("labels", {}).get("ray-node-type") == "head" and machine["status"] in _LIVING
+def _machines(compute: Any, project_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for machine in all_scopes(compute.instances(), "instances", project=project_id):
+        if (name := _cluster_of(machine)) is not None:
+            yield name, machine
+
+
+def _is_living_head(machine: dict[str, Any], zone: str | None) -> bool:
+    is_head = machine["labels"].get("ray-node-type") == "head" and machine["status"] in _LIVING
+    return is_head and zone in (None, last_part(machine["zone"]))
+
+
+def _seen_by_ray_in(machine: dict[str, Any]) -> tuple[str, str]:
+    """The cluster and the zone whose head sees the machine: no head does once it was taken out to make an image."""
+    labels = machine["labels"]
+    return labels.get(_RAY_LABEL) or labels[LABEL], last_part(machine["zone"])
 
 
 def _loose_parts(compute: Any, project_id: str) -> Iterator[Leak]:

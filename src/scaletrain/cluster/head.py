@@ -87,7 +87,7 @@ def take_down(cluster: ClusterFile) -> None:
     if done.returncode != 0:
         raise ClusterError(
             f"`ray down {cluster.path}` ended with {done.returncode}: machines may still run and cost money; run it "
-            "again, and look for what is left with `scaletrain cluster sweep-leaks`"
+            f"again, and look for what is left with `scaletrain cluster sweep-leaks {cluster.path}`"
         )
 
 

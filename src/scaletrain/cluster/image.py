@@ -5,12 +5,13 @@ new one where it needs one), then wiped of everything that is secret or its own,
 """
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from scaletrain.cluster.cluster_file import ClusterFile, NodeType
-from scaletrain.errors import ClusterError, ConfigError
+from scaletrain.errors import ClusterError, ConfigError, ScaletrainError
 
 Wipe = Callable[[ClusterFile, str], None]  # cleans the machine at an address
 
@@ -86,8 +87,24 @@ def wipe_over_ssh(file: ClusterFile, address: str) -> None:
     if done.returncode != 0 or "wiped" not in done.stdout:
         raise ClusterError(
             f"{address} could not be wiped (ssh exit code {done.returncode}: {done.stderr.strip()[-300:]}), so no "
-            "image was made; terminate the machine: it is out of its cluster already"
+            "image was made"
         )
+
+
+@contextmanager
+def ended_if_it_fails(
+    file: ClusterFile, machine: str, end: Callable[[], None], *, tell: Callable[[str], None]
+) -> Iterator[None]:
+    """End a machine that has left its cluster where the work on it fails or is interrupted: Ray does not see it."""
+    try:
+        yield
+    except BaseException:
+        tell(f"end {machine}, which has left the cluster")
+        try:
+            end()
+        except ScaletrainError as error:
+            tell(f"{error}; it costs money until `scaletrain cluster sweep-leaks {file.path} --delete` has ended it")
+        raise
 
 
 def choose_type(file: ClusterFile, name: str | None) -> NodeType:

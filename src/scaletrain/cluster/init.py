@@ -12,7 +12,7 @@ from scaletrain.cluster import auth_token, places
 from scaletrain.cluster.cluster_file import UNFILLED, read_tree
 from scaletrain.cluster.plan import Step
 from scaletrain.cluster.schema import schema_problems
-from scaletrain.errors import ConfigError
+from scaletrain.errors import ClusterError, ConfigError
 
 _ADDRESS_PAGE = "https://checkip.amazonaws.com"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,28}[a-z0-9]")
@@ -143,6 +143,14 @@ def empty_steps(path: Path, current: dict[str, str]) -> list[Step]:
     kind = read_tree(path)[0]["provider"]["type"]
     empty: dict[str, str | list[str]] = dict.fromkeys(filled, f"{UNFILLED}, run: scaletrain cluster init {kind}")
     return [Step(str(path), "change", "empty its places", lambda: rewrite(path, empty))] if empty else []
+
+
+def left_behind(path: Path, where: str, machines: Sequence[str], *, option: str) -> ClusterError:
+    """The error where a file is to move to another place while its machines are still in the old one."""
+    return ClusterError(
+        f"machines of this cluster are still in {where} ({', '.join(machines)}): `scaletrain down {path}` first, or "
+        f"stay there: {option} {where}. What `down` leaves is ended by `scaletrain cluster sweep-leaks {path} --delete`"
+    )
 
 
 def rewrite(path: Path, values: dict[str, str | list[str]]) -> None:

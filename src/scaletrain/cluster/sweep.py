@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaletrain.cluster.cluster_file import ClusterFile, load_cluster_file
-from scaletrain.cluster.leaks import Leak
+from scaletrain.cluster.leaks import Leak, Living
 from scaletrain.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What was found, and the one way to remove it."""
+    """What was found, the clusters that live, and the one way to remove what was found."""
 
     leaks: list[Leak]
+    living: list[Living]
     remove: Callable[..., None]
 
 
@@ -36,17 +37,20 @@ def find(file: Path | None, *, cluster: str | None, region: str | None, project_
 
 def _on_aws(file: ClusterFile | None, cluster: str | None, region: str | None) -> Sweep:
     from scaletrain.cluster.aws_account import connect, own_region
-    from scaletrain.cluster.aws_leaks import find_leaks, images_of, remove_leaks
+    from scaletrain.cluster.aws_leaks import find_leaks, find_living, images_of, remove_leaks
 
     account = connect(region or own_region())
     leaks = find_leaks(account, cluster, images_in_use=images_of(file) if file else None)
-    return Sweep(leaks, lambda tell: remove_leaks(account, leaks, tell=tell))
+    return Sweep(leaks, find_living(account, cluster), lambda tell: remove_leaks(account, leaks, tell=tell))
 
 
 def _on_google(file: ClusterFile | None, cluster: str | None, project_id: str | None, region: str) -> Sweep:
     from scaletrain.cluster.gcp_account import connect
-    from scaletrain.cluster.gcp_leaks import find_leaks, images_of, remove_leaks
+    from scaletrain.cluster.gcp_leaks import find_leaks, find_living, images_of, remove_leaks
+    from scaletrain.cluster.gcp_machines import zone_of
 
     project = connect(project_id, region)
-    leaks = find_leaks(project, cluster, images_in_use=images_of(file) if file else None)
-    return Sweep(leaks, lambda tell: remove_leaks(project, leaks, tell=tell))
+    zone, images = (zone_of(file), images_of(file)) if file else (None, None)
+    leaks = find_leaks(project, cluster, zone=zone, images_in_use=images)
+    living = find_living(project, cluster, zone=zone)
+    return Sweep(leaks, living, lambda tell: remove_leaks(project, leaks, tell=tell))

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import time
 from collections.abc import Sequence
 
 from scaletrain.emulator.gce_catalog import URL, Catalog, MachineType, attachable
@@ -155,6 +156,7 @@ def new_instance(
         **body,
         "kind": "compute#instance",
         "id": str(secrets.randbits(62)),
+        "creationTimestamp": time.strftime("%Y-%m-%dT%H:%M:%S.000-00:00", time.gmtime()),
         "status": "PROVISIONING",
         "machineType": f"{base}/machineTypes/{body['machineType'].rpartition('/')[2]}",
         "labels": {**body.get("labels", {})},
