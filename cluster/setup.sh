@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes a machine ready for scaletrain: bash setup.sh EXTRAS, where EXTRAS is aws, gcp or aws,gcp (bucket libraries).
+# Makes a machine ready for scaletrain: bash setup.sh EXTRAS, where EXTRAS is aws, gcp or aws,gcp (bucket libraries),
+# and more of pyproject.toml's extras where jobs need them, as aws,serve,sweep.
 # Ray runs it from ~/scaletrain, where the project's files lie, as the SSH user (with sudo) or as root. It may run any
 # number of times; where nothing is missing, as on a prepared image, it only looks. It ends with one line that says
 # "ready", or what failed and in which step.

@@ -37,7 +37,8 @@ def make_project(folder: Path, *, kind: str = "aws") -> ClusterProject:
         shutil.copy(ROOT / name, folder / name)
     (folder / "src/scaletrain").mkdir(parents=True)
     (folder / "cluster").mkdir()
-    shutil.copy(ROOT / "cluster/setup.sh", folder / "cluster/setup.sh")
+    for name in ("setup.sh", "worker_watch.sh"):
+        shutil.copy(ROOT / "cluster" / name, folder / "cluster" / name)
     cluster = f"test-{uuid.uuid4().hex[:8]}"
     file = folder / f"cluster/{kind}.yaml"
     text = (ROOT / f"cluster/{kind}.yaml").read_text()

@@ -26,6 +26,18 @@ def test_failures_have_reason_and_remedy_once_each() -> None:
     assert setup.reason == "set-up FAILED (exit 1) while: checking the driver"
 
 
+def test_a_throttled_request_does_not_hide_why_it_was_repeated() -> None:
+    """The cloud has no such machine; that it was asked too often only follows from it."""
+    line = (
+        "2026-11-24 10:00:11,000\tINFO node_provider.py:501 -- Failed to launch 1 nodes of type {}: "
+        "Node Launch Exception (RequestLimitExceeded): Request limit exceeded.\n"
+    )
+    throttled = line.format("gpu_ondemand")
+    assert "InsufficientInstanceCapacity" in parse_failures(LOG + throttled)[-1].reason
+    alone = parse_failures(LOG + line.format("cpu"))[-1]
+    assert "RequestLimitExceeded" in alone.reason and "asked too often" in alone.remedy
+
+
 def test_a_setup_without_a_verdict_gives_its_last_words() -> None:
     """Any set-up command can fail; what it wrote last is the best that there is."""
     output = "[1/2] Running setup\nE: Unable to locate package\nFailed.\nNew status: update-failed\n!!!\n"

@@ -145,7 +145,7 @@ def stop(
     job: JobOrRun,
     cluster: ClusterPath,
     now: Annotated[
-        bool, typer.Option("--now", help="do not wait for a commit: the steps since the last are lost")
+        bool, typer.Option("--now", help="do not wait for a commit: what cannot be saved in a minute is lost")
     ] = False,
     timeout_minutes: Annotated[float, typer.Option("--timeout-minutes", help="wait this long for the commit")] = 30.0,
 ) -> None:

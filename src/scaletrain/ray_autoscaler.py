@@ -21,7 +21,12 @@ _LOG_LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d+\t\w+ \S+ -- (.*)$
 _LAUNCH_FAILED = re.compile(r"Failed to launch \d+ nodes of type (\S+): (.*)")
 _SETUP_FAILED = re.compile(r"Ray installation failed on instance (\S+): (.*)")
 _SETUP_SAID = re.compile(r"set-up FAILED.*")
+_THROTTLED = re.compile(r"RequestLimitExceeded|Throttl|[Rr]ateLimitExceeded|RATE_LIMIT_EXCEEDED")
 _REMEDIES = (
+    (
+        _THROTTLED.pattern,
+        "the cloud was asked too often and refuses for a while: wait; if it goes on, see what else asks this account",
+    ),
     (
         r"VcpuLimitExceeded|InstanceLimitExceeded|SpotInstanceCountExceeded|QUOTA|[Qq]uota",
         "the account's quota is used up: ask for more at https://console.aws.amazon.com/servicequotas/home/services/ec2"
@@ -205,9 +210,16 @@ def parse_failures(told: str, setup_output: str = "", *, since: datetime | None 
             failure = Failure(f"the set-up of {setup[1]} failed", reason, SETUP_REMEDY)
         else:
             continue
+        if _THROTTLED.search(failure.reason):
+            failure = _older_reason(failure, found)
         found.pop(failure, None)
         found[failure] = None
     return list(found)
+
+
+def _older_reason(throttled: Failure, found: Mapping[Failure, None]) -> Failure:
+    """Who is refused asks again until the cloud throttles: the reason is the one that came before."""
+    return next((each for each in reversed(list(found)) if each.happened == throttled.happened), throttled)
 
 
 def _machine(node: Any, *, state: Literal["busy", "idle"]) -> Machine:

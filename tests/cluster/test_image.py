@@ -22,9 +22,14 @@ def test_wiping_leaves_the_installation_and_no_secret(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(canary if name in secret else "stays")
-    environment = {"ROOT": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    systemctl, asked = tmp_path / "bin/systemctl", tmp_path / "asked"
+    systemctl.parent.mkdir()
+    systemctl.write_text(f'#!/bin/sh\necho "$*" >>{asked}\n')
+    systemctl.chmod(0o755)
+    environment = {"ROOT": str(tmp_path), "PATH": f"{systemctl.parent}:/usr/bin:/bin"}
     done = subprocess.run(["bash", "-s"], input=WIPE, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == "wiped"
+    assert asked.read_text() == "stop scaletrain-worker-watch\n", "it would end the machine meanwhile"
     left = [path for path in tmp_path.rglob("*") if path.is_file() and canary in path.read_text()]
     assert left == []
     assert all((tmp_path / name).read_text() == "stays" for name in kept)

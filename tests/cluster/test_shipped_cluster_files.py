@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from cluster_projects import ROOT
+from scaletrain.cluster import stopping
 from scaletrain.cluster.places import find_places
+from scaletrain.config_serve import ServeSection
 
 
 def shipped(kind: str) -> dict[str, Any]:
@@ -150,3 +152,36 @@ def test_head_and_workers_judge_each_other_by_the_same_times(kind: str) -> None:
         for who in ("head", "worker")
     )
     assert head == worker and len(head) == 10
+
+
+@pytest.mark.parametrize("kind", ["aws", "gcp"])
+def test_a_head_that_stands_still_for_a_few_seconds_is_not_lost(kind: str) -> None:
+    """Nothing replaces it: its disk or its host may make it pause."""
+    given = dict(re.findall(r"RAY_health_check_(\w+)=(\d+)", shipped(kind)["head_start_ray_commands"][0]))
+    assert 8000 <= int(given["failure_threshold"]) * int(given["timeout_ms"]) <= 15000
+
+
+@pytest.mark.parametrize("kind", ["aws", "gcp", "local"])
+def test_a_job_that_is_told_to_end_is_not_killed_before_it_could(kind: str) -> None:
+    """A server drains, then removes its replicas; `stop` waits longer than Ray does."""
+    (command,) = shipped(kind)["head_start_ray_commands"]
+    waits = int(re.findall(r"RAY_JOB_STOP_WAIT_TIME_S=(\d+)", command)[0])
+    assert 2 * ServeSection().drain_s <= waits < stopping._END_WITHIN_S
+
+
+def test_a_cloud_without_capacity_is_not_asked_without_end() -> None:
+    """AWS throttles who asks several times a second."""
+    (command,) = shipped("aws")["head_start_ray_commands"]
+    given = {name: int(value) for name, value in re.findall(r"([A-Z_]+)=(\d+)", command)}
+    assert given["AUTOSCALER_UPDATE_INTERVAL_S"] >= 2 and given["BOTO_CREATE_MAX_RETRIES"] == 1
+
+
+@pytest.mark.parametrize("kind", ["aws", "gcp"])
+def test_workers_that_lost_their_head_end_themselves(kind: str) -> None:
+    """And the head never does."""
+    tree = shipped(kind)
+    assert "bash ~/scaletrain/worker_watch.sh install" in tree["worker_setup_commands"]
+    assert "worker_watch" not in " ".join([*tree["setup_commands"], *tree["head_setup_commands"]])
+    for name, each in tree["available_node_types"].items() if kind == "aws" else ():
+        behaviour = each["node_config"].get("InstanceInitiatedShutdownBehavior")
+        assert behaviour == (None if name == "head" else "terminate")

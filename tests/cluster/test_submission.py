@@ -74,6 +74,40 @@ def test_every_problem_is_listed_before_anything_is_sent(cluster: ClusterFile, r
         assert part in found
 
 
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (["serve"], "serve"),
+        (
+            ["sweep", "sweep.search=tpe", "sweep.trials=3", "sweep.parameters={train.eps: {log: [1.0e-9, 1.0e-7]}}"],
+            "sweep",
+        ),
+        (["evaluate", "--tasks=x"], "evaluate"),
+        (["train", "train.optimizer=adamw_8bit"], "gpu"),
+        (["train", "model.lora.quantization=nf4"], "gpu"),
+    ],
+)
+def test_a_job_whose_extra_the_cluster_does_not_install_is_refused(
+    words: list[str], extra: str, run_file: str, tmp_path: Path
+) -> None:
+    """It would fail on rented machines, minutes later; where the file names the extra, it is sent."""
+    command = _parse([words[0], run_file, *words[1:]])
+    file = tmp_path / "file.yaml"
+    file.write_text(CLUSTER + "setup_commands: [bash ~/scaletrain/setup.sh aws]\n")
+    with pytest.raises(ConfigError, match=rf"setup\.sh aws,{extra}, and run `ray up`"):
+        check_submission(load_cluster_file(file), command)
+    file.write_text(CLUSTER + f"setup_commands: ['bash ~/scaletrain/setup.sh aws,{extra}']\n")
+    check_submission(load_cluster_file(file), command)
+
+
+def test_a_job_that_needs_no_extra_is_sent_to_a_plain_cluster(run_file: str, tmp_path: Path) -> None:
+    """As the shipped file is."""
+    file = tmp_path / "file.yaml"
+    file.write_text(CLUSTER + "setup_commands: [bash ~/scaletrain/setup.sh aws]\n")
+    for name in ("train", "evaluate", "prepare"):
+        check_submission(load_cluster_file(file), _parse([name, run_file]))
+
+
 def test_a_secret_of_another_cloud_is_refused(cluster: ClusterFile, run_file: str) -> None:
     """The head could not read it, minutes later."""
     with pytest.raises(ConfigError, match="the head is on aws; write NAME=ssm:PARAMETER"):

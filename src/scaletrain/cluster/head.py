@@ -12,6 +12,7 @@ from scaletrain.cluster.auth_token import token_path
 from scaletrain.cluster.cluster_file import ClusterFile
 from scaletrain.cluster.ssh_tunnel import Host, UnreachableError
 from scaletrain.errors import ClusterError
+from scaletrain.log import get_logger
 from scaletrain.storage.errors import service_code
 
 _TOKEN_ON_MACHINES = "~/.ray/auth_token"
@@ -22,6 +23,8 @@ _NO_ANSWER = {
     "TransportError",
     "ServerNotFoundError",
 }
+
+log = get_logger(__name__)
 
 
 def use_token_of(cluster: ClusterFile) -> None:
@@ -60,8 +63,11 @@ def find_head(cluster: ClusterFile) -> Host:
     from ray.autoscaler.sdk import get_head_node_ip
 
     quieten_ray()
-    with _errors_of(cluster), redirect_stdout(sys.stderr):
-        address = get_head_node_ip(str(cluster.path))
+    try:
+        with _errors_of(cluster), redirect_stdout(sys.stderr):
+            address = get_head_node_ip(str(cluster.path))
+    except NotUpError as error:
+        raise NotUpError(f"{error}{_of_workers(cluster)}") from error
     auth = cluster.raw.get("auth") or {}
     return Host(
         address=address,
@@ -93,6 +99,27 @@ def take_down(cluster: ClusterFile) -> None:
 
 class NotUpError(ClusterError):
     """There is no head of this cluster that is set up."""
+
+
+def _of_workers(cluster: ClusterFile) -> str:
+    """A line on the workers that run without a head; empty where there are none, or the cloud does not tell."""
+    from ray.autoscaler._private.providers import _get_node_provider
+    from ray.autoscaler.tags import NODE_KIND_WORKER, TAG_RAY_NODE_KIND
+
+    if cluster.provider == "local":
+        return ""
+    try:
+        provider = _get_node_provider(dict(cluster.raw["provider"]), cluster.name)
+        count = len(provider.non_terminated_nodes({TAG_RAY_NODE_KIND: NODE_KIND_WORKER}))
+    except Exception as error:  # noqa: BLE001 each cloud has its own; that the cluster is not up is said all the same
+        log.debug("the workers of %s could not be counted: %s", cluster.name, error)
+        return ""
+    machines = (
+        "1 worker of this cluster still runs and costs"
+        if count == 1
+        else (f"{count} workers of this cluster still run and cost")
+    )
+    return f"\n{machines} money; to end it all: scaletrain down {cluster.path}" if count else ""
 
 
 def _key_made_by_ray(cluster: ClusterFile) -> Path | None:

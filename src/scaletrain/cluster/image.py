@@ -20,6 +20,8 @@ Wipe = Callable[[ClusterFile, str], None]  # cleans the machine at an address
 WIPE = r"""
 set -euo pipefail
 ROOT=${ROOT:-}
+# The watch would end the machine, which is without Ray from here on, before the image is made.
+systemctl stop scaletrain-worker-watch >/dev/null 2>&1 || true
 command -v ray >/dev/null && ray stop --force >/dev/null 2>&1 || true
 for home in "$ROOT"/root "$ROOT"/home/*; do
   [ -d "$home" ] || continue

@@ -187,7 +187,7 @@ class JobServer:
             )
 
     def end(self, job_id: str) -> None:
-        """Have Ray end a job: SIGTERM now, SIGKILL three seconds later."""
+        """Have Ray end a job: SIGTERM now, SIGKILL once RAY_JOB_STOP_WAIT_TIME_S of the head is over."""
         with self._errors(job_id):
             self._client.stop_job(job_id)
 

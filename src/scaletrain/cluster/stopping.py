@@ -1,7 +1,7 @@
 """Stopping a job without losing what it learned: ask for a stop through the bucket, wait for the commit, then end it.
 
-Ray's own stop kills after three seconds. The request is a file of the run's newest attempt, which its first worker
-looks for once a second; the step that runs is finished, saved and committed.
+Ray's own stop kills after a time, RAY_JOB_STOP_WAIT_TIME_S of the cluster file. The request is a file of the run's
+newest attempt, which its first worker looks for once a second; the step that runs is finished, saved and committed.
 """
 
 import re
@@ -17,7 +17,7 @@ from scaletrain.errors import ClusterError
 from scaletrain.layout import RunLayout
 
 _POLL_S = 1.0
-_END_WITHIN_S = 60.0
+_END_WITHIN_S = 90.0  # more than the 60 s after which Ray kills
 _ATTEMPT = re.compile(r"attempt-(\d+)\.json$")
 
 

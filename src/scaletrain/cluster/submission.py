@@ -16,6 +16,7 @@ import orjson
 
 from scaletrain import __version__, storage
 from scaletrain.cluster.cluster_file import ClusterFile
+from scaletrain.cluster.job_extras import extra_problems
 from scaletrain.cluster.jobs import Job, JobLabels, JobRequest, JobServer, layout_of
 from scaletrain.cluster.packing_project import is_installed_version, pack_project
 from scaletrain.cluster.phases import Phases
@@ -78,6 +79,7 @@ def check_submission(
     if config is not None:
         problems += secret_problems([dump_config(config)], place=str(command.config))
         problems += _config_problems(config, cluster)
+        problems += extra_problems(command.name, command.arguments, config, cluster)
     if problems:
         raise ConfigError(problems)
     return _submission(cluster, command, config, variables, secret_references)
