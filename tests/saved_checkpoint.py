@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
-from scaletrain import checkpoint
+from scaletrain import checkpoint, storage
 from scaletrain.checkpoint import Extent, FileRecord, Manifest
 from scaletrain.layout import RunLayout
 
@@ -67,3 +68,16 @@ def save(run: RunLayout, step: int, *, world_size: int = 2, parent: int | None =
         files=tuple(records),
     )
     return checkpoint.commit(url, manifest)
+
+
+def flip_one_bit_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the next read from storage come with one bit that is not what is stored; all later ones are sound."""
+    read_bytes = storage.read_bytes
+
+    def read(url: str, *, start: int = 0, length: int | None = None) -> bytes:
+        monkeypatch.setattr(storage, "read_bytes", read_bytes)
+        found = bytearray(read_bytes(url, start=start, length=length))
+        found[len(found) // 2] ^= 1
+        return bytes(found)
+
+    monkeypatch.setattr(storage, "read_bytes", read)

@@ -1,5 +1,6 @@
 """metrics: a line is kept at once, uploaded in parts that are never rewritten, and read back once a step."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
@@ -72,6 +73,21 @@ def test_a_live_display_gets_every_line_once(tmp_path: Path) -> None:
         writer.write({"step": step})
     writer.close()
     assert [orjson.loads(line)["step"] for line in seen] == [0, 1, 2, 3, 4]
+
+
+def test_a_display_that_fails_loses_no_line(tmp_path: Path) -> None:
+    """As a terminal that is gone; whoever trains hears of it in the log."""
+
+    def show(lines: Sequence[bytes]) -> None:
+        raise BrokenPipeError("the terminal is gone")
+
+    folder = str(tmp_path / "m")
+    writer = RecordWriter(folder, attempt=1, local_folder=tmp_path, on_lines=show)
+    for step in (1, 2):
+        writer.write({"step": step})
+        writer.flush()
+    writer.close()
+    assert read_records(folder) == [{"step": 1}, {"step": 2}]
 
 
 def test_a_metrics_line_has_what_scripts_rely_on() -> None:

@@ -49,6 +49,7 @@ class RecordWriter:
         self._upload_lock = threading.Lock()
         self._pending: list[bytes] = []
         self._unseen: list[bytes] = []
+        self._is_unseen = False
         self._part = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{name}-writer", daemon=True)
@@ -91,7 +92,12 @@ class RecordWriter:
         with self._lock:
             lines, self._unseen = self._unseen, []
         if lines and self._on_lines is not None:
-            self._on_lines(lines)
+            try:
+                self._on_lines(lines)
+            except Exception as error:  # noqa: BLE001 -- records are kept whether or not anybody sees them
+                if not self._is_unseen:
+                    log.warning("new lines of %s cannot be shown: %s", self._folder_url, error)
+                self._is_unseen = True
 
     def _run(self) -> None:
         next_upload = time.monotonic() + UPLOAD_EVERY_S

@@ -154,7 +154,7 @@ def _read_run(run: RunLayout, step: int) -> tuple[Config, Manifest | None]:
     check_exists(run)
     if step < 1:
         raise ConfigError(f"--step={step}: steps count from 1")
-    return load_config(run.config), checkpoint.latest(run)
+    return load_config(run.config), checkpoint.newest_whole(run)
 
 
 def _job_of(run: RunLayout, config: Config, newest: Manifest | None, device: Literal["auto", "cuda", "cpu"]) -> "Job":
@@ -272,7 +272,7 @@ def _stop_before(engine: Any, batch: StepBatch, loss_of: Any) -> None:
 def _nearest(run: RunLayout, step: int) -> Manifest | None:
     """The newest checkpoint before a step."""
     steps = {found for name in storage.list_folders(run.checkpoints) if (found := step_of(name)) is not None}
-    return checkpoint.latest(run, passing_over={each for each in steps if each >= step})
+    return checkpoint.newest_whole(run, passing_over={each for each in steps if each >= step})
 
 
 def _mean_loss(job: "Job", batch: StepBatch, losses: Sequence[float | None]) -> float | None:

@@ -92,7 +92,7 @@ def summary_of(
     run: RunLayout, *, config: Mapping[str, object], known: Attempts, signs: Mapping[int, Signs], lines: Columns
 ) -> RunSummary:
     """The same, of what was read already; `lines` are those of the newest steps at least, or of none."""
-    newest = checkpoint.latest(run)
+    newest = checkpoint.newest_whole(run)
     total, step = _total_steps(run, config, newest), newest.step if newest else 0
     return RunSummary(
         name=run.name,

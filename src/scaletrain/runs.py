@@ -41,7 +41,7 @@ class RunState:
 def read_run(run: RunLayout) -> RunState:
     """Read the state of one run; raises NotFoundError where there is none."""
     check_exists(run)
-    newest = checkpoint.latest(run)
+    newest = checkpoint.newest_whole(run)
     return RunState(
         name=run.name,
         url=run.url,

@@ -57,7 +57,7 @@ def verify_run(run: RunLayout) -> Verdict:
     """Verify a run; raises NotFoundError where there is none, and StorageError where it cannot be read."""
     check_exists(run)
     config, known = load_config(run.config), read_attempts(run)
-    newest = checkpoint.latest(run)
+    newest = checkpoint.newest_whole(run)
     steps = newest.step if newest else 0
     problems: list[str] = []
     lines = {int(str(line["step"])): line for line in read_records(run.ledger, last_step_of=known.last_step_of)}

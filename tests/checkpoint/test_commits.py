@@ -6,7 +6,7 @@ import pytest
 
 from saved_checkpoint import save, write_shard
 from scaletrain import attempts, checkpoint, storage
-from scaletrain.errors import NotFoundError, TrainingError
+from scaletrain.errors import DamagedError, NotFoundError, TrainingError
 from scaletrain.layout import RunLayout
 
 
@@ -42,6 +42,41 @@ def test_latest_falls_back_to_the_newest_that_verifies(run: RunLayout, damage: s
     assert newest.step == 10
 
 
+@pytest.mark.parametrize("damage", ["missing file", "short file", "garbage"])
+def test_a_run_whose_only_checkpoint_is_not_whole_is_no_new_run(run: RunLayout, damage: str) -> None:
+    """None would have it begin anew, and remove what can be mended; whoever only looks gets None."""
+    save(run, 10)
+    save(run, 20)
+    storage.remove(run.checkpoint(10))
+    shard = storage.local_path(run.checkpoint(20)) / "rank-00001.safetensors"
+    if damage == "missing file":
+        shard.unlink()
+    elif damage == "short file":
+        shard.write_bytes(shard.read_bytes()[:-1])
+    else:
+        storage.write_bytes(storage.join(run.checkpoint(20), checkpoint.MANIFEST), b"garbage")
+    with pytest.raises(DamagedError, match=r"no checkpoint of .* is whole: .*step-00000020.* Bring an older version"):
+        checkpoint.latest(run)
+    assert checkpoint.newest_whole(run) is None
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_looked_for(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With keep=1 the step that was listed is gone once it is read, and a newer one is there."""
+    save(run, 10)
+    list_folders = storage.list_folders
+
+    def list_and_replace(url: str) -> list[str]:
+        listed = list_folders(url)
+        if listed == ["step-00000010"]:
+            save(run, 20)
+            storage.remove(run.checkpoint(10))
+        return listed
+
+    monkeypatch.setattr(storage, "list_folders", list_and_replace)
+    newest = checkpoint.latest(run)
+    assert newest is not None and newest.step == 20
+
+
 def test_prune_keeps_the_newest_and_sweeps_what_was_never_committed(run: RunLayout) -> None:
     """keep=2 leaves two commits and the save that is under way; older commits and all leftovers go."""
     for step in (10, 20, 30, 40):
@@ -50,6 +85,23 @@ def test_prune_keeps_the_newest_and_sweeps_what_was_never_committed(run: RunLayo
         write_shard(run.checkpoint(step), f"attempt-{attempt:04d}.rank-00000-of-00001.safetensors", [])
     assert checkpoint.prune(run, keep=2, attempt=2) == [60, 20, 15, 10]
     assert storage.list_folders(run.checkpoints) == ["step-00000030", "step-00000040", "step-00000050"]
+
+
+def test_prune_leaves_what_another_rank_stores_meanwhile(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempt 1 left a file of step 20; rank 1 of attempt 2 comes to that step once prune has looked there."""
+    save(run, 10)
+    write_shard(run.checkpoint(20), "attempt-0001.rank-00000-of-00002.safetensors", [])
+    list_objects, ours = storage.list_objects, "attempt-0002.rank-00001-of-00002.safetensors"
+
+    def list_and_store(url: str) -> list[storage.ObjectInfo]:
+        listed = list_objects(url)
+        if url == run.checkpoint(20):
+            write_shard(url, ours, [])
+        return listed
+
+    monkeypatch.setattr(storage, "list_objects", list_and_store)
+    assert checkpoint.prune(run, keep=1, attempt=2) == [20]
+    assert [info.url.rsplit("/", 1)[-1] for info in list_objects(run.checkpoint(20))] == [ours]
 
 
 def test_a_commit_of_an_attempt_that_was_taken_over_does_not_count(run: RunLayout) -> None:

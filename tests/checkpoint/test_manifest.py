@@ -5,7 +5,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from saved_checkpoint import save
+from saved_checkpoint import flip_one_bit_once, save
 from scaletrain import checkpoint, storage
 from scaletrain.errors import CheckpointError, NewerFormatError
 from scaletrain.layout import RunLayout
@@ -30,4 +30,11 @@ def test_a_version_that_was_damaged_is_no_newer_one(run: RunLayout) -> None:
     path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), "version": 99}))
     with pytest.raises(CheckpointError, match="does not match its own hash"):
         checkpoint.load_manifest(run.checkpoint(10))
-    assert checkpoint.latest(run) is None
+    assert checkpoint.newest_whole(run) is None
+
+
+def test_one_bad_transfer_is_no_damaged_manifest(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not match its hash is read again before the commit is given up."""
+    committed = save(run, 10)
+    flip_one_bit_once(monkeypatch)
+    assert checkpoint.load_manifest(run.checkpoint(10)) == committed

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,21 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert done.returncode == -9
     wait_for(lambda: checkpoint.latest(run), "a commit", limit_s=60)
     assert checkpoint.open_checkpoint(run.checkpoint(10)).read("fp32", "weight")[0] == 7.0
+
+
+def test_a_clean_up_that_fails_ends_nothing(run: RunLayout) -> None:
+    """A checkpoint of a newer version, which it does not dare to touch, stops the clean-up; commits go on."""
+    order = save(5).manifest
+    assert order is not None
+    checkpoint.commit(run.checkpoint(5), replace(order, version=99))
+    image = open_image(run)
+    for step in (10, 20):
+        image.order(save(step))
+        image.allow_commit()
+        assert isinstance(image.reply(wait_s=30), Stored)
+        assert isinstance(image.reply(wait_s=30), Committed)
+    assert image.reply(wait_s=1) is None
+    image.close()
 
 
 def test_nothing_is_committed_without_leave(run: RunLayout) -> None:

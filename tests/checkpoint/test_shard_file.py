@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from saved_checkpoint import VALUES, save
+from saved_checkpoint import VALUES, flip_one_bit_once, save
 from scaletrain import checkpoint, storage
 from scaletrain.checkpoint import shard_file, shard_image
-from scaletrain.errors import CheckpointError
+from scaletrain.checkpoint.shard_file import VerifiedFile
+from scaletrain.errors import CheckpointError, NotFoundError
 from scaletrain.layout import RunLayout
 
 
@@ -35,6 +36,28 @@ def test_every_flipped_bit_is_found_before_use(run: RunLayout) -> None:
                     source.read(kind, name)
         with pytest.raises(CheckpointError):
             checkpoint.verify(run.checkpoint(10))
+
+
+def test_one_bad_transfer_is_no_damaged_file(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header or a chunk that does not match its checksum is read again before the commit is given up."""
+    (record,) = save(run, 10, world_size=1).files
+    file = VerifiedFile(storage.join(run.checkpoint(10), record.name), record)
+    flip_one_bit_once(monkeypatch)
+    assert [key for key, _, _ in file.tensors()]
+    flip_one_bit_once(monkeypatch)
+    assert file.chunk(0) == storage.read_bytes(file.url)
+
+
+def test_a_chunk_that_could_not_be_read_can_be_asked_for_again(run: RunLayout) -> None:
+    """The failure is not kept in the cache."""
+    (record,) = save(run, 10, world_size=1).files
+    file = VerifiedFile(storage.join(run.checkpoint(10), record.name), record)
+    path = storage.local_path(file.url)
+    away = path.rename(path.with_suffix(".away"))
+    with pytest.raises(NotFoundError):
+        file.chunk(0)
+    away.rename(path)
+    assert file.chunk(0) == path.read_bytes()
 
 
 def test_a_chunk_boundary_splits_no_value(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:

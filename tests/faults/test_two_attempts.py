@@ -14,7 +14,7 @@ from invariants import assert_recovered
 
 from commands import run as run_command
 from commands import wait_for, write_tiny
-from scaletrain import checkpoint
+from scaletrain import checkpoint, storage
 from scaletrain.layout import RunLayout
 from workers import Prepared
 
@@ -37,11 +37,14 @@ def test_a_second_job_of_the_same_name_is_refused(tmp_path: Path) -> None:
     run_command("prepare", config, "--local")
     with subprocess.Popen([sys.executable, "-c", HOLD, run.root, run.name], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline() == b"claimed\n"
-        told = run_command("train", config, "--local", exit_code=1)
+        storage.write_text(run.config, Path(config).read_text())
+        told = run_command("train", config, "--local", "checkpoint.keep=7", exit_code=1)
         other.kill()
     assert f"being trained at this moment: attempt 1, process {other.pid}" in told
     assert "Traceback" not in told
     assert checkpoint.latest(run) is None
+    assert storage.read_text(run.config) == Path(config).read_text()
+    assert not storage.exists(run.plan)
 
 
 def test_workers_that_thaw_after_they_were_replaced(prepared: Prepared, undisturbed: RunLayout) -> None:

@@ -50,3 +50,8 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew(prepared: Pre
     with pytest.raises(CheckpointError, match=re.escape("no checkpoint of")) as caught:
         train(prepared, "all-damaged", workers=2, attempt=2, **{**SETTINGS, "train__steps": 12})
     assert all(f"step-{step:08d}" in str(caught.value) for step in (3, 6, 9))
+    next(storage.local_path(run.checkpoint(6)).glob("*.safetensors")).unlink()
+    storage.write_bytes(storage.join(run.checkpoint(3), checkpoint.MANIFEST), b"garbage")
+    with pytest.raises(CheckpointError, match=re.escape("no checkpoint of")) as caught:
+        train(prepared, "all-damaged", workers=2, attempt=3, **{**SETTINGS, "train__steps": 12})
+    assert all(f"step-{step:08d}" in str(caught.value) for step in (3, 6, 9))

@@ -7,7 +7,7 @@ addressed by parameter and offset, any number of workers and any ZeRO stage read
 ever unpickled.
 """
 
-from scaletrain.checkpoint.commits import check_sizes, commit, latest, prune, verify
+from scaletrain.checkpoint.commits import check_sizes, commit, latest, newest_whole, prune, verify
 from scaletrain.checkpoint.manifest import MANIFEST, FileRecord, Manifest, load_manifest
 from scaletrain.checkpoint.persister import Committed, Failed, Save, Setup, Stored
 from scaletrain.checkpoint.reader import Checkpoint, open_checkpoint
@@ -32,6 +32,7 @@ __all__ = [
     "latest",
     "lay_out",
     "load_manifest",
+    "newest_whole",
     "open_checkpoint",
     "prune",
     "store_shard",

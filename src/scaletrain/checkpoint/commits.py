@@ -11,11 +11,12 @@ from scaletrain import storage
 from scaletrain.attempts import Attempts, read_attempts
 from scaletrain.checkpoint.manifest import MANIFEST, Manifest, load_manifest, seal
 from scaletrain.checkpoint.shard_file import VerifiedFile
-from scaletrain.errors import CheckpointError, NewerFormatError, NotFoundError, TrainingError
+from scaletrain.errors import CheckpointError, DamagedError, NewerFormatError, NotFoundError, TrainingError
 from scaletrain.layout import RunLayout, step_of
 from scaletrain.log import get_logger
 
 _PARALLEL_READS = 8
+_LOOKS = 2  # for a commit, where none is found: the one that was listed may just have been replaced
 _ATTEMPT = re.compile(r"attempt-(\d+)\.")
 
 log = get_logger(__name__)
@@ -27,17 +28,21 @@ def latest(run: RunLayout, *, passing_over: Collection[int] = ()) -> Manifest | 
     This is the only answer to "latest": retry, resume, evaluate, export and serve all ask it. A newer folder that
     does not verify is passed over with a warning that says why; one without a manifest was never committed; one that
     an attempt committed after a newer attempt had gone on without it does not count. `passing_over` names steps whose
-    bytes were found to be damaged. Raises NewerFormatError where a newer version of scaletrain wrote the newest.
+    bytes were found to be damaged. Raises NewerFormatError where a newer version of scaletrain wrote the newest, and
+    DamagedError where there are checkpoints and none of them is whole: None would have the run begin anew.
     """
-    known = read_attempts(run)
-    steps = {*_step_folders(run), *_hinted_step(run)} - set(passing_over)
-    for step in sorted(steps, reverse=True):
-        found = _check(run.checkpoint(step), known)
-        if isinstance(found, Manifest):
-            return found
-        if isinstance(found, CheckpointError):
-            log.warning("passing over step %d: %s", step, found)
-    return None
+    newest, damaged = _find_newest(run, passing_over)
+    if newest is None and damaged:
+        raise DamagedError(
+            f"no checkpoint of {run.url} is whole: {'; '.join(map(str, damaged))}. Bring an older version of these "
+            "files back (a bucket made by `scaletrain cluster init` keeps them), or start anew with name=..."
+        )
+    return newest
+
+
+def newest_whole(run: RunLayout, *, passing_over: Collection[int] = ()) -> Manifest | None:
+    """The same for those who only look at a run: None also where every checkpoint is damaged, with warnings."""
+    return _find_newest(run, passing_over)[0]
 
 
 def commit(checkpoint_url: str, manifest: Manifest) -> Manifest:
@@ -85,7 +90,10 @@ def prune(run: RunLayout, *, keep: int, attempt: int) -> list[int]:
     ]
     for step in removed:
         storage.remove(storage.join(run.checkpoint(step), MANIFEST))
-        storage.remove(run.checkpoint(step))
+        if step < newest:
+            storage.remove(run.checkpoint(step))
+        else:
+            _remove_what_older_attempts_left(run.checkpoint(step), attempt)
     for step in kept:
         _sweep(run.checkpoint(step), whole[step], attempt)
     return removed
@@ -118,6 +126,27 @@ def verify(checkpoint_url: str) -> Manifest:
     return manifest
 
 
+def _find_newest(run: RunLayout, passing_over: Collection[int]) -> tuple[Manifest | None, list[CheckpointError]]:
+    """The newest checkpoint that is whole, and what is wrong with those that are newer."""
+    damaged: dict[int, CheckpointError] = {}
+    newest = None
+    for _ in range(_LOOKS):
+        known, damaged = read_attempts(run), {}
+        steps = {*_step_folders(run), *_hinted_step(run)} - set(passing_over)
+        for step in sorted(steps, reverse=True):
+            found = _check(run.checkpoint(step), known)
+            if isinstance(found, Manifest):
+                newest = found
+                break
+            if isinstance(found, CheckpointError):
+                damaged[step] = found
+        if newest is not None or not steps:
+            break
+    for step, error in damaged.items():
+        log.warning("passing over step %d: %s", step, error)
+    return newest, list(damaged.values())
+
+
 def _check(checkpoint_url: str, known: Attempts) -> Manifest | CheckpointError | None:
     """The manifest of a whole checkpoint, what is wrong with a damaged one, None where nothing counts."""
     try:
@@ -143,6 +172,14 @@ def _sweep(checkpoint_url: str, manifest: Manifest, attempt: int) -> None:
         if match and int(match[1]) <= attempt and name not in listed:
             storage.remove(info.url)
     storage.remove_half_written(checkpoint_url)
+
+
+def _remove_what_older_attempts_left(checkpoint_url: str, attempt: int) -> None:
+    """File by file: other ranks of this attempt may have come to this step meanwhile, and store theirs there."""
+    for info in storage.list_objects(checkpoint_url):
+        match = _ATTEMPT.match(info.url.rsplit("/", 1)[-1])
+        if match is None or int(match[1]) < attempt:
+            storage.remove(info.url)
 
 
 def _is_abandoned(checkpoint_url: str, attempt: int) -> bool:

@@ -13,6 +13,7 @@ from scaletrain.errors import CheckpointError, NewerFormatError
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 CHUNK_BYTES = 8 * 1024 * 1024
+READS = 3  # of bytes that do not match their checksum, before the file itself is held to be damaged
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,22 @@ def load_manifest(checkpoint_url: str) -> Manifest:
     version of scaletrain, CheckpointError where it is damaged.
     """
     url = storage.join(checkpoint_url, MANIFEST)
+    for _ in range(READS - 1):
+        try:
+            return _read(url)
+        except NewerFormatError:
+            raise
+        except CheckpointError:
+            pass  # the transfer may be what was bad
+    return _read(url)
+
+
+def seal(manifest: Manifest) -> Manifest:
+    """Return the manifest with its own hash."""
+    return replace(manifest, manifest_hash=_hash(asdict(manifest)))
+
+
+def _read(url: str) -> Manifest:
     try:
         raw: dict[str, Any] = orjson.loads(storage.read_bytes(url))
         stated_hash, hashed = raw["manifest_hash"], _hash(raw)
@@ -88,11 +105,6 @@ def load_manifest(checkpoint_url: str) -> Manifest:
     if stated_hash != hashed:
         raise CheckpointError(f"{url} does not match its own hash: it was changed or damaged after it was committed")
     return manifest
-
-
-def seal(manifest: Manifest) -> Manifest:
-    """Return the manifest with its own hash."""
-    return replace(manifest, manifest_hash=_hash(asdict(manifest)))
 
 
 def _hash(raw: Mapping[str, Any]) -> str:

@@ -25,11 +25,13 @@ from scaletrain.checkpoint.manifest import FileRecord, Manifest, load_manifest
 from scaletrain.checkpoint.shard_image import store_shard
 from scaletrain.errors import CheckpointError, NotFoundError, ScaletrainError, StorageError
 from scaletrain.layout import RunLayout
-from scaletrain.log import setup_logging
+from scaletrain.log import get_logger, setup_logging
 
 _ORPHANED_S = 60.0  # how long a persister without a worker waits for the other ranks'
 _PATIENCE_S = 1800.0  # the same, with a worker that lives
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.05, 1.0
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def serve(connection: Connection, image_fd: int) -> None:
                     records = _gather_records(setup, order.step, record, worker)
                     manifest = _commit(setup, replace(order.manifest, files=records), worker)
                     worker.tell(Committed(manifest, time.monotonic() - began))
-                    commits.prune(setup.run, keep=setup.keep, attempt=setup.attempt)
+                    _prune(setup)
             except _WorkerGone:
                 return
             except ScaletrainError as error:
@@ -204,6 +206,14 @@ def _commit(setup: Setup, manifest: Manifest, worker: _WorkerLine) -> Manifest:
     storage.write_text(setup.run.newest_hint, str(manifest.step))
     attempts.check_newest(setup.run, setup.attempt)
     return committed
+
+
+def _prune(setup: Setup) -> None:
+    """Remove what nobody needs any more; whatever goes wrong is said, and done after the next commit."""
+    try:
+        commits.prune(setup.run, keep=setup.keep, attempt=setup.attempt)
+    except Exception as error:  # noqa: BLE001 -- the commit is made, and a run is worth more than tidiness
+        log.warning("old checkpoints of %s stay until the next commit: %s", setup.run.url, error)
 
 
 def _leave_record(setup: Setup, step: int, record: FileRecord) -> None:

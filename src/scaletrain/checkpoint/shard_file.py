@@ -9,7 +9,7 @@ import orjson
 import xxhash
 
 from scaletrain import storage
-from scaletrain.checkpoint.manifest import CHUNK_BYTES, FileRecord
+from scaletrain.checkpoint.manifest import CHUNK_BYTES, READS, FileRecord
 from scaletrain.errors import CheckpointError, DamagedError
 
 _CACHED_CHUNKS = 8
@@ -26,8 +26,8 @@ class VerifiedFile:
 
     def tensors(self) -> Iterator[tuple[str, int, int]]:
         """Yield key, first byte and end of each tensor, positions counted from the start of the file."""
-        header = storage.read_bytes(self.url, start=0, length=self._record.header_bytes)
-        if xxhash.xxh3_64_hexdigest(header) != self._record.header_checksum:
+        header = self._verified(0, self._record.header_bytes, self._record.header_checksum)
+        if header is None:
             raise DamagedError(f"the header of {self.url} does not match its checksum")
         for key, entry in orjson.loads(header[8:]).items():
             if key == "__metadata__":
@@ -49,6 +49,9 @@ class VerifiedFile:
             try:
                 chunk.set_result(self._fetch(index))
             except BaseException as error:
+                with self._lock:  # whoever asks later reads again
+                    if self._cache.get(index) is chunk:
+                        del self._cache[index]
                 chunk.set_exception(error)
                 raise
         return chunk.result()
@@ -62,10 +65,18 @@ class VerifiedFile:
         return b"".join(parts)
 
     def _fetch(self, index: int) -> bytes:
-        data = storage.read_bytes(self.url, start=index * CHUNK_BYTES, length=self._chunk_length(index))
-        if xxhash.xxh3_64_hexdigest(data) != self._record.chunks[index]:
+        data = self._verified(index * CHUNK_BYTES, self._chunk_length(index), self._record.chunks[index])
+        if data is None:
             raise DamagedError(f"chunk {index} of {self.url} does not match its checksum: the file is damaged")
         return data
+
+    def _verified(self, start: int, length: int, checksum: str) -> bytes | None:
+        """Bytes that match their checksum; None where they never do, for one bad transfer is no damaged file."""
+        for _ in range(READS):
+            data = storage.read_bytes(self.url, start=start, length=length)
+            if xxhash.xxh3_64_hexdigest(data) == checksum:
+                return data
+        return None
 
     def _chunk_length(self, index: int) -> int:
         return min(CHUNK_BYTES, self._record.size_bytes - index * CHUNK_BYTES)

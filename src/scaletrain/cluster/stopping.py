@@ -90,5 +90,5 @@ def newest_attempt(run: RunLayout, *, since: datetime | None) -> int | None:
 
 
 def committed_step(run: RunLayout) -> int:
-    newest = checkpoint.latest(run)
+    newest = checkpoint.newest_whole(run)
     return newest.step if newest else 0

@@ -100,7 +100,7 @@ def watch_run(
     run = RunLayout(config.storage.root, config.name)
     setting: Setting | None = None
     before: Measurement | None = None
-    if checkpoint.latest(run) is None:
+    if checkpoint.newest_whole(run) is None:
         log.info("waiting for the first checkpoint of %s", run.url)
 
     def measure(manifest: Manifest) -> Measurement:

@@ -63,7 +63,7 @@ def watch(
 
 def _commits(run: RunLayout) -> list[Manifest]:
     """The commits that count, oldest first."""
-    newest = checkpoint.latest(run)
+    newest = checkpoint.newest_whole(run)
     if newest is None:
         return []
     attempts = read_attempts(run)

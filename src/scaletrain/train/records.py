@@ -1,6 +1,7 @@
 """What rank 0 keeps of each step: a line of metrics, a line of the ledger, and the curves for TensorBoard."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -8,9 +9,12 @@ from typing import Self
 
 from scaletrain import storage
 from scaletrain.layout import RunLayout
+from scaletrain.log import get_logger
 from scaletrain.metrics import RecordWriter, StepMetrics
 from scaletrain.track.curves import Curves
 from scaletrain.train.ledger import LedgerLine
+
+log = get_logger(__name__)
 
 
 class Records:
@@ -40,22 +44,34 @@ class Records:
     ) -> None:
         self._metrics.close()
         self._ledger.close()
-        if self._curves is not None:
-            self._curves.close()
-            storage.upload_folder(self._curves.folder, self._run.tensorboard)
+        with self._drawing() as curves:
+            if curves is not None:
+                curves.close()
+                storage.upload_folder(curves.folder, self._run.tensorboard)
         self._scratch.cleanup()
 
     def write(self, metrics: StepMetrics, line: LedgerLine) -> None:
         """Record one step."""
         self._ledger.write(line.record())
         self._metrics.write(metrics.record())
-        if self._curves is not None:
-            self._curves.add(metrics)
+        with self._drawing() as curves:
+            if curves is not None:
+                curves.add(metrics)
 
     def flush(self) -> None:
         """Bring every record so far into the bucket."""
         self._ledger.flush()
         self._metrics.flush()
-        if self._curves is not None:
-            self._curves.flush()
-            storage.upload_folder(self._curves.folder, self._run.tensorboard)
+        with self._drawing() as curves:
+            if curves is not None:
+                curves.flush()
+                storage.upload_folder(curves.folder, self._run.tensorboard)
+
+    @contextmanager
+    def _drawing(self) -> Iterator[Curves | None]:
+        """The curves, if they are drawn; a local disk that does not take them (it is full) ends them, not the run."""
+        try:
+            yield self._curves
+        except OSError as error:
+            self._curves = None
+            log.warning("no more curves for TensorBoard are drawn in this attempt: %s", error)

@@ -30,7 +30,7 @@ from scaletrain.checkpoint import (
     Stored,
     lay_out,
 )
-from scaletrain.errors import ScaletrainError, TrainingError
+from scaletrain.errors import ScaletrainError, StorageError, TrainingError
 from scaletrain.log import get_logger
 from scaletrain.train import zero
 from scaletrain.train.job import Job
@@ -173,10 +173,12 @@ class Saver:
     def _prepare_commit(self, before_commit: Callable[[], None]) -> None:
         try:
             before_commit()
+            self._image.allow_commit()
         except ScaletrainError as error:
             self._failure = attempts.cause_of(self._job.run, self._job.attempt, error)
-        else:
-            self._image.allow_commit()
+        except Exception as error:  # else every rank would wait for this commit for ever
+            log.debug("what comes before a commit failed", exc_info=True)
+            self._failure = StorageError(f"what comes before a commit failed: {type(error).__name__}: {error}")
 
     def _slices(self) -> Iterator[tuple[Extent, torch.Tensor]]:
         """What this rank writes: its own fragments, or an even share of each where every rank holds all."""

@@ -73,7 +73,12 @@ def restore(job: Job, worker: Worker, engine: Any, newest: checkpoint.Manifest |
         passed_over.append(newest.step)
         if worker.rank == 0:
             log.warning("passing over step %d: %s", newest.step, complaint)
-        newest = newest_commit(job, worker, passing_over=passed_over)
+        try:
+            newest = newest_commit(job, worker, passing_over=passed_over)
+        except DamagedError as error:  # on all ranks: what is left is not whole either
+            raise CheckpointError(
+                f"no checkpoint of {job.run.url} can be loaded: {'; '.join(map(str, damaged))}; {error}"
+            ) from error
     if damaged:
         raise CheckpointError(
             f"no checkpoint of {job.run.url} can be loaded: {'; '.join(map(str, damaged))}. Bring an older version of "

@@ -112,13 +112,12 @@ def train(
         )
         probe = partial(on_a_worker, job, most_workers=most_workers)
         job = replace(job, config=micro_batch.settle(job, on_a_worker=probe))
-        _settle_config(job.run, job.config)
-        keep_plan(job, index)
-        return _run(job, local=local, alerts=alerts, stop=stop, on_lines=on_lines, most_workers=most_workers)
+        return _run(job, index, local=local, alerts=alerts, stop=stop, on_lines=on_lines, most_workers=most_workers)
 
 
 def _run(
     job: Job,
+    index: DatasetIndex,
     *,
     local: bool,
     alerts: Alerts,
@@ -128,12 +127,16 @@ def _run(
 ) -> Summary:
     name, run = job.config.name, job.run
     first_step = _committed_step(run)
-    if first_step >= job.last_step:
+    is_done = first_step >= job.last_step
+    if not (is_done and _has_config(run, job.config)):
+        attempts.refuse_a_second(run)  # before anything of a run that lives is touched
+        _settle_config(run, job.config)
+    keep_plan(job, index)
+    if is_done:
         log.info("%s is at step %d of %d already: nothing to do", name, first_step, job.total_steps)
         return Summary(run.url, first_step, job.total_steps, first_step)
     if first_step:
         log.info("going on from step %d", first_step)
-    attempts.refuse_a_second(run)
     on_cluster = not local and ray_cluster.address() is not None
     with (
         StopRequest(_STOPPING) as signalled,
@@ -142,10 +145,10 @@ def _run(
     ):
 
         def take(lines: Sequence[bytes]) -> None:
-            display.show(lines)
             tracking.add(lines)
             if on_lines is not None:
                 on_lines(lines)
+            display.show(lines)  # last, for the terminal may be gone
 
         asked = stop or signalled.asked
         if local:
@@ -204,6 +207,11 @@ def _settle_config(run: RunLayout, config: Config) -> None:
     if not storage.create(run.config, dump_config(config).encode()):
         check_resume(load_config(run.config, ()), config)
         storage.write_text(run.config, dump_config(config))
+
+
+def _has_config(run: RunLayout, config: Config) -> bool:
+    """Whether the run's configuration is kept as it is now."""
+    return storage.exists(run.config) and storage.read_bytes(run.config) == dump_config(config).encode()
 
 
 def _committed_step(run: RunLayout) -> int:
