@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scaletrain.errors import ModelError
-from scaletrain.model.attention import VARLEN, check_separable, model_inputs, register_varlen, varlen_lacks
+from scaletrain.model.attention import VARLEN, attend_documents, check_separable, model_inputs, register_varlen
 from scaletrain.model.loss import LossModel
 from tiny import VOCAB_SIZE, tiny_model
 
@@ -151,14 +151,13 @@ def test_another_documents_tokens_change_nothing(attention: str) -> None:
     assert not torch.allclose(after[~others], before[~others])
 
 
-def test_models_that_varlen_attention_cannot_compute_are_known() -> None:
-    """Soft caps, wide heads, sinks and dropout are named, so that another attention takes their place."""
-    from transformers import Gemma2Config, LlamaConfig
-
-    assert varlen_lacks(LlamaConfig()) is None
-    assert varlen_lacks(LlamaConfig(head_dim=512)) == "heads of 512, more than 256"
-    assert varlen_lacks(LlamaConfig(attention_dropout=0.1)) == "dropout in its attention"
-    assert varlen_lacks(Gemma2Config()) == "soft-capped attention"
+@pytest.mark.parametrize("asked", [{}, {"s_aux": torch.zeros(2)}, {"softcap": 30.0}], ids=["nothing", "sinks", "cap"])
+def test_varlen_attention_refuses_what_it_would_ignore(asked: dict[str, Any]) -> None:
+    """Sinks, caps or unknown bounds of documents end in one clear error, never in other mathematics."""
+    bounds = {"cu_seq_lens_q": torch.tensor([0, 4]), "max_length_q": 4} if asked else {}
+    heads = torch.zeros(1, 2, 4, 8)
+    with pytest.raises(ModelError, match=r"use model\.attention: flex"):
+        attend_documents(torch.nn.Identity(), heads, heads, heads, None, **bounds, **asked)
 
 
 def test_recurrent_layers_are_refused() -> None:

@@ -61,6 +61,16 @@ def test_rows_longer_than_the_models_positions_are_refused(tmp_path: Path) -> No
         check_seq_len(url, positions + 1)
 
 
+def test_positions_count_by_whatever_name_a_family_has_for_them(tmp_path: Path) -> None:
+    """GPT-2 says n_positions; rows beyond its table of positions would end the first step."""
+    from transformers import GPT2Config
+
+    GPT2Config(n_positions=64, n_embd=32, n_layer=1, n_head=2).save_pretrained(tmp_path)
+    check_seq_len(str(tmp_path), 64)
+    with pytest.raises(ConfigError, match=r"use data\.seq_len=64 or less"):
+        check_seq_len(str(tmp_path), 65)
+
+
 def test_an_interrupted_model_is_made_again(tmp_path: Path) -> None:
     """Files without an index, as a kill leaves them, are written over."""
     section = ModelSection(source=str(tiny_model_folder(tmp_path / "source")))

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scaletrain.config_model import LoraSection
 from scaletrain.model import loss
@@ -142,3 +143,30 @@ def test_bf16_logits_lose_no_precision_in_the_sum() -> None:
     targets = torch.arange(64)
     expected = torch.nn.functional.cross_entropy(logits.double(), targets, reduction="none")
     torch.testing.assert_close(supervised_losses(logits, targets).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+class Products(TorchDispatchMode):
+    """Records the shapes of all matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.mm.default:
+            self.shapes.add(tuple(out.shape))
+        return out
+
+
+def test_no_gradient_is_computed_where_nobody_asks_for_one() -> None:
+    """Validation has the same loss, without the output layer's gradient in fp32."""
+    model, inputs = tiny_model(), batch()
+    trained = LossModel(model)
+    with Products() as products:
+        expected = trained(**inputs)
+    of_weight = tuple(model.lm_head.weight.shape)
+    assert of_weight in products.shapes
+    with torch.no_grad(), Products() as products:
+        assert torch.equal(trained(**inputs), expected)
+    assert of_weight not in products.shapes

@@ -9,6 +9,7 @@ from shapes import LLAMA_70B
 
 from scaletrain.config_model import LoraSection, ModelSection
 from scaletrain.errors import ModelError
+from scaletrain.model.build import add_adapters
 from scaletrain.model.settings import read_shape
 from scaletrain.model.shape import random_settings, shape_of, split_trained
 
@@ -111,3 +112,18 @@ def test_a_model_on_an_unreachable_hub_can_be_planned_otherwise(
     section = ModelSection.model_validate({"source": "nobody/has-this-model"})
     with pytest.raises(ModelError, match=r"config\.json alone is enough"):
         read_shape(section, root=str(tmp_path))
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "v_proj")])
+def test_adapters_of_experts_are_counted_as_peft_makes_them(family: str, targets: Any) -> None:
+    """Experts lie in one tensor of three dimensions, and have most of a mixture's adapters."""
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
+    experts = {"num_experts" if family == "qwen3_moe" else "num_local_experts": 4, "num_experts_per_tok": 2}
+    settings = {"model_type": family, **sizes, **heads, **experts, "moe_intermediate_size": 16}
+    lora = LoraSection(rank=4, target_modules=targets)
+    adapted = add_adapters(_on_meta(settings), lora, seed=0)
+    expected = sum(each.numel() for each in adapted.parameters() if each.requires_grad)
+    trained, _ = split_trained(shape_of(settings), lora)
+    assert sum(each.numel for each in trained) == expected

@@ -67,7 +67,7 @@ def test_a_measured_pass_is_inside_the_bounds(wanted: Recomputing, lora: LoraSec
     trained = LossModel(model.train())
     scales = [each.weight.quant_state.absmax for each in quantized_layers(trained)]
     with LiveBytes([*trained.parameters(), *trained.buffers(), *scales]) as live:
-        make_a_pass(trained, rows=2, seq_len=128, autocast=False)
+        make_a_pass(trained, rows=2, seq_len=128)
     way = Way(
         stage=2,
         num_workers=1,

@@ -145,7 +145,7 @@ def test_a_probe_leaves_no_gradients_behind(tmp_path: Path) -> None:
 
     job = a_job(tmp_path)
     model = probe_model(job, dict(read_settings(job.model_url)), recomputing="selective")
-    make_a_pass(model, rows=2, seq_len=32, autocast=False)
+    make_a_pass(model, rows=2, seq_len=32)
     assert all(each.grad is None for each in model.parameters())
 
 

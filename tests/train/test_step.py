@@ -29,6 +29,35 @@ def _train_poisoned(worker: Any, job: Any, poisoned: range) -> int:
     return train(job, worker, should_stop=lambda: False)
 
 
+def _train_as_on_cuda(worker: Any, job: Any) -> int:
+    """Train where DeepSpeed sees whether autocast is on, as on CUDA: it asks about no device, and so about that one."""
+    import torch
+
+    from scaletrain.train import step
+    from scaletrain.train.loop import train
+
+    forward, is_enabled, found = step.forward, torch.is_autocast_enabled, set()
+
+    def watch(job: Any, worker: Any, engine: Any, micro: Any) -> Any:
+        linear = next(each for each in engine.module.modules() if isinstance(each, torch.nn.Linear))
+        handle = linear.register_forward_hook(lambda _module, _inputs, output: found.add(output.dtype))
+        loss = forward(job, worker, engine, micro)
+        handle.remove()
+        return loss
+
+    step.forward = watch
+    torch.is_autocast_enabled = lambda device="cpu": is_enabled(device)
+    reached = train(job, worker, should_stop=lambda: False)
+    assert found == {torch.bfloat16}, found
+    return reached
+
+
+def test_bf16_at_zero_0_is_computed_in_bf16_where_the_engine_ends_autocast(prepared: Prepared) -> None:
+    """DeepSpeed's engine ends an autocast that it did not begin; products are in bf16 all the same."""
+    settings = {"zero__stage": 0, "train__precision": "bf16", "train__steps": 1, "checkpoint__every_steps": 1}
+    run_processes(1, _train_as_on_cuda, make_job(prepared, "autocast", workers=1, **settings))
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_loss_that_is_not_finite_on_one_rank_is_skipped_by_all(prepared: Prepared, stage: int) -> None:
     """The step counts, its samples are in the ledger, nothing is learned from it, and training goes on."""

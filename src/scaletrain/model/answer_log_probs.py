@@ -18,6 +18,7 @@ from scaletrain.model.attention import model_inputs
 from scaletrain.model.loss import (
     IGNORED,
     LinearGradients,
+    autocast_to,
     computing_dtype,
     ends_with_its_head,
     head_gives,
@@ -33,12 +34,13 @@ from scaletrain.model.loss import (
 class AnswerModel(nn.Module):
     """A causal language model whose forward gives the log-probabilities of answers; what DeepSpeed wraps.
 
-    `causal_lm` is the model.
+    `causal_lm` is the model; `autocast` as LossModel has it.
     """
 
-    def __init__(self, causal_lm: nn.Module) -> None:
+    def __init__(self, causal_lm: nn.Module, *, autocast: torch.dtype | None = None) -> None:
         super().__init__()
         self.causal_lm = causal_lm
+        self.autocast = autocast
 
     def forward(
         self,
@@ -59,10 +61,10 @@ class AnswerModel(nn.Module):
         lengths_M = answer_lengths(labels, documents).to(input_ids.device, non_blocking=True)
         inputs = model_inputs(causal_lm.config, input_ids, positions, documents)
         if ends_with_its_head(causal_lm):
-            with head_gives(linear_losses, head, where_N, targets_N):
+            with autocast_to(self.autocast, input_ids), head_gives(linear_losses, head, where_N, targets_N):
                 losses_N = causal_lm(**inputs).logits.reshape(-1)
         else:
-            with head_sees(head, where_N):
+            with autocast_to(self.autocast, input_ids), head_sees(head, where_N):
                 losses_N = supervised_losses(causal_lm(**inputs).logits.squeeze(0), targets_N)
         # `unsafe` does without a look at the lengths, for which a GPU would have to be waited for.
         return -torch.segment_reduce(losses_N, "sum", lengths=lengths_M, unsafe=True)

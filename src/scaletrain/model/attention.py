@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 VARLEN = "scaletrain_varlen"  # as transformers knows it
 _FULL = "full_attention"
-_SLIDING = "sliding_attention"
-_LARGEST_HEAD = 256  # of the flash kernels, forward and backward
+SLIDING = "sliding_attention"
 
 
 def model_inputs(
@@ -66,7 +65,7 @@ def document_masks(config: "PreTrainedConfig", documents_BT: torch.Tensor) -> "M
     kinds = layer_kinds(config)
     if not kinds:
         return build(documents_BT, window)
-    masks = {kind: build(documents_BT, window if kind == _SLIDING else None) for kind in kinds}
+    masks = {kind: build(documents_BT, window if kind == SLIDING else None) for kind in kinds}
     return masks if len(masks) > 1 else masks.popitem()[1]
 
 
@@ -82,7 +81,7 @@ def layer_kinds(config: "PreTrainedConfig") -> frozenset[str]:
 
 def check_separable(config: "PreTrainedConfig", source: str) -> None:
     """Raise ModelError for a model whose layers a mask cannot keep from mixing packed documents."""
-    mixing = layer_kinds(config) - {_FULL, _SLIDING}
+    mixing = layer_kinds(config) - {_FULL, SLIDING}
     if mixing:
         raise ModelError(
             f"{source} has layers of {', '.join(sorted(mixing))}, through which packed documents would see each other; "
@@ -93,19 +92,6 @@ def check_separable(config: "PreTrainedConfig", source: str) -> None:
 def varlen_available() -> bool:
     """Whether this torch has variable-length attention with a scale and a window (2.11 and newer)."""
     return {"scale", "window_size"} <= _varlen_parameters()
-
-
-def varlen_lacks(config: "PreTrainedConfig") -> str | None:
-    """What a model has that variable-length attention cannot compute, in words; None where there is nothing."""
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if head > _LARGEST_HEAD:
-        return f"heads of {head}, more than {_LARGEST_HEAD}"
-    if getattr(config, "attn_logit_softcapping", None):
-        return "soft-capped attention"
-    if config.model_type == "gpt_oss":
-        return "attention sinks"
-    dropouts = (getattr(config, name, None) for name in ("attention_dropout", "attn_pdrop"))
-    return "dropout in its attention" if any(dropouts) else None
 
 
 def register_varlen() -> None:
@@ -122,16 +108,24 @@ def attend_documents(
     value_BKTD: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    cu_seq_lens_q: torch.Tensor,
-    max_length_q: int,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int = 0,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    s_aux: torch.Tensor | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention within documents only, in the form of transformers' attention functions; returns [B, T, H, D].
 
-    Keys and values may have fewer heads than queries (K divides H). On a CPU documents are computed one by one.
+    Keys and values may have fewer heads than queries (K divides H). On a CPU documents are computed one by one. Raises
+    ModelError where a model's layers ask for more, or do not hand on where documents begin.
     """
+    if cu_seq_lens_q is None or s_aux is not None or softcap is not None:
+        raise ModelError(
+            f"variable-length attention cannot compute {type(module).__name__}, which has attention sinks or soft "
+            "caps, or does not hand on where documents begin; use model.attention: flex, or sdpa"
+        )
     rows, heads, length, size = query_BHTD.shape
     query, key, value = (each.transpose(1, 2).flatten(0, 1) for each in (query_BHTD, key_BKTD, value_BKTD))
     if query.is_cuda:

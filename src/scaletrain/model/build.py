@@ -60,8 +60,12 @@ def pretrained_url(source: sources.Source, root: str) -> str:
 
 def check_seq_len(model_url: str, seq_len: int) -> None:
     """Raise ConfigError where rows would be longer than the positions that the model knows."""
+    from transformers import AutoConfig
+
     settings = orjson.loads(storage.read_bytes(storage.join(model_url, "config.json")))
-    positions = settings.get("max_position_embeddings")
+    with sources.errors_of_transformers(model_url), sources.quiet_transformers():
+        config: Any = AutoConfig.for_model(**settings)
+    positions = getattr(config, "max_position_embeddings", None)  # GPT-2's n_positions, too
     if isinstance(positions, int) and seq_len > positions:
         raise ConfigError(
             f"data.seq_len={seq_len} is longer than the {positions} positions of {model_url}; "
@@ -96,8 +100,9 @@ def load_model(
 ) -> "PreTrainedModel":
     """Load a model for training, with LoRA adapters (drawn from `seed`) and gradient checkpointing as configured.
 
-    Where the model has something that variable-length attention cannot compute, flex attention takes its place. A base
-    in 4 bits is made on `device`, and computes in `computing` (`dtype` where that is None); any other is on the CPU.
+    Where the model has something that variable-length attention cannot compute, flex attention or SDPA takes its
+    place. A base in 4 bits is made on `device`, and computes in `computing` (`dtype` where that is None); any other is
+    on the CPU.
 
     `zero3` is the DeepSpeed configuration of a ZeRO-3 run: the weights are then partitioned as they are read, so that
     no rank holds them all; every rank must call this, after the process group exists. `group` are the workers that
@@ -134,23 +139,11 @@ def _attention_for(folder: Path, wanted: Attention, group: "SequenceGroup | None
     """transformers' name of the attention to use for the model in a folder."""
     from transformers import AutoConfig
 
+    from scaletrain.model.attention_choice import attention_name
     from scaletrain.model.sequence_parallel import attention_over
 
     name = attention_name(AutoConfig.from_pretrained(folder), wanted)
     return name if group is None else attention_over(group, name)
-
-
-def attention_name(config: Any, wanted: Attention) -> str:
-    """transformers' name of the attention to use for a model with this configuration."""
-    from scaletrain.model import attention
-
-    if wanted == "varlen":
-        lacks = attention.varlen_lacks(config)
-        if lacks is None:
-            attention.register_varlen()
-            return attention.VARLEN
-        log.info("the model has %s, which variable-length attention does not know: using flex attention", lacks)
-    return "sdpa" if wanted == "sdpa" else "flex_attention"
 
 
 def add_adapters(model: "PreTrainedModel", lora: LoraSection, *, seed: int) -> "PreTrainedModel":

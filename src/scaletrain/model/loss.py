@@ -10,7 +10,7 @@ Shapes: B rows, T tokens of a row, N supervised tokens, n of them in a chunk, V 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -35,13 +35,17 @@ _AFTER_THE_HEAD = (
 class LossModel(nn.Module):
     """A causal language model whose forward is the training loss; what DeepSpeed wraps. `causal_lm` is the model.
 
-    Of a `group` of workers that share rows, each gets the whole rows, and the loss of its own part of their tokens.
+    Of a `group` of workers that share rows, each gets the whole rows, and the loss of its own part of their tokens. Of
+    fp32 weights, products are computed in the type `autocast`: entered here, for DeepSpeed's engine ends any other.
     """
 
-    def __init__(self, causal_lm: nn.Module, group: SequenceGroup | None = None) -> None:
+    def __init__(
+        self, causal_lm: nn.Module, group: SequenceGroup | None = None, *, autocast: torch.dtype | None = None
+    ) -> None:
         super().__init__()
         self.causal_lm = causal_lm
         self.group = group
+        self.autocast = autocast
 
     def forward(
         self,
@@ -63,10 +67,10 @@ class LossModel(nn.Module):
         where_N, targets_N = supervised_positions(labels, input_ids.device, columns=own)
         inputs = model_inputs(causal_lm.config, input_ids[:, own], positions[:, own], documents)
         if ends_with_its_head(causal_lm):
-            with head_gives(linear_cross_entropy, head, where_N, targets_N):
+            with autocast_to(self.autocast, input_ids), head_gives(linear_cross_entropy, head, where_N, targets_N):
                 loss: torch.Tensor = causal_lm(**inputs).logits.reshape(())
             return loss
-        with head_sees(head, where_N):
+        with autocast_to(self.autocast, input_ids), head_sees(head, where_N):
             logits_NV = causal_lm(**inputs).logits.squeeze(0)
         return supervised_losses(logits_NV, targets_N).sum()
 
@@ -82,6 +86,10 @@ def linear_cross_entropy(
 ) -> torch.Tensor:
     """Cross-entropy of a linear layer's logits, summed over rows: an fp32 scalar. The logits never exist as a whole."""
     cross_entropy: Callable[..., torch.Tensor] = _LinearCrossEntropy.apply
+    if not torch.is_grad_enabled():
+        # An autograd function is told what requires a gradient, but not that nobody will ask for one.
+        hidden_NH, weight_VH = hidden_NH.detach(), weight_VH.detach()
+        bias_V = None if bias_V is None else bias_V.detach()
     return cross_entropy(hidden_NH, weight_VH, bias_V, targets_N)
 
 
@@ -143,6 +151,11 @@ def head_gives(
         yield
     finally:
         head.forward = before
+
+
+def autocast_to(dtype: torch.dtype | None, tensor: torch.Tensor) -> AbstractContextManager[object]:
+    """Compute products in a type on a tensor's device; in that of the weights where it is None."""
+    return nullcontext() if dtype is None else torch.autocast(tensor.device.type, dtype)
 
 
 def computing_dtype(tensor: torch.Tensor) -> torch.dtype:

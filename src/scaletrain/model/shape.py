@@ -6,6 +6,7 @@ to the second.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -112,6 +113,7 @@ def split_trained(shape: ModelShape, lora: LoraSection | None) -> tuple[tuple[Pa
         stem = each.name.removesuffix(".weight")
         factors.append(Parameter(f"{stem}.lora_A.weight", (lora.rank, columns * copies)))
         factors.append(Parameter(f"{stem}.lora_B.weight", (rows * copies, lora.rank)))
+    factors += _of_experts(shape, lora)
     return tuple(factors), shape.parameters
 
 
@@ -140,6 +142,26 @@ def count(shape: ModelShape, lora: LoraSection | None) -> Totals:
 def in_linear_layer(parameter: Parameter) -> bool:
     """Whether it is the weight of one of the layers' linear maps: what model/quantization.py keeps in 4 bits."""
     return len(parameter.shape) == 2 and _is_adapted(parameter, "all-linear")
+
+
+def _of_experts(shape: ModelShape, lora: LoraSection) -> Iterator[Parameter]:
+    """The factors of experts that lie in one tensor: as peft has them, for each expert those of its former matrices."""
+    experts = [each for each in shape.parameters if len(each.shape) == 3 and ".experts." in each.name]
+    if not experts:
+        return
+    from peft.utils import transformers_weight_conversion
+
+    of_peft: Any = transformers_weight_conversion  # its tables have no other name
+    kind = of_peft._MODEL_TO_CONVERSION_PATTERN.get(shape.model_type)
+    tensors = of_peft._MOE_TARGET_MODULE_MAPPING.get(kind or "", {}).items()
+    targets = lora.target_modules
+    adapted = Counter(tensor for matrix, tensor in tensors if isinstance(targets, str) or matrix in targets)
+    for each in experts:
+        copies, rows, columns = each.shape
+        rank = lora.rank * copies * adapted[each.name.rsplit(".", 1)[-1]]
+        if rank:
+            yield Parameter(f"{each.name}.lora_A.weight", (rank, columns))
+            yield Parameter(f"{each.name}.lora_B.weight", (rows, rank))
 
 
 def _is_outside(name: str) -> bool:
@@ -218,10 +240,12 @@ def _linear(place: str, layers: Sequence[tuple[str, int, int, bool]]) -> Iterato
 
 def _built_on_meta(settings: Mapping[str, Any], source: str) -> ModelShape:
     """Any family that transformers knows, built without memory."""
+    from scaletrain.model.attention_choice import largest_head
+
     model = model_on_meta(settings, source=source)
     text = model.config.get_text_config()
     heads = int(text.num_attention_heads)
-    head = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
+    head = largest_head(text)
     names = [name for name, _ in model.named_parameters()]
     return ModelShape(
         model_type=settings["model_type"],

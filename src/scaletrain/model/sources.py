@@ -120,7 +120,7 @@ def check_config(folder: Path, source: str) -> "PreTrainedConfig":
     """Return a model's configuration; raises ModelError unless it is a causal language model that can be trained."""
     from transformers import AutoConfig
 
-    from scaletrain.model.attention import check_separable
+    from scaletrain.model.attention_choice import check_attention
 
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
@@ -135,7 +135,7 @@ def check_config(folder: Path, source: str) -> "PreTrainedConfig":
     quantised = getattr(config, "quantization_config", None)
     if quantised is not None:
         raise ModelError(f"{source} is quantised and cannot be trained; use the model it was made from")
-    check_separable(config, source)
+    check_attention(config, source)
     return config
 
 

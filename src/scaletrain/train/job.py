@@ -48,6 +48,11 @@ class Job:
         return RunLayout(self.config.storage.root, self.config.name)
 
     @property
+    def autocasts(self) -> bool:
+        """Whether bf16 is autocast: ZeRO 0 keeps fp32 weights; above, the weights themselves are bf16."""
+        return self.precision == "bf16" and self.config.zero.stage == 0
+
+    @property
     def last_step(self) -> int:
         """Where this attempt ends, if nobody stops it before."""
         return min(self.total_steps, self.config.debug.stop_after or self.total_steps)

@@ -199,8 +199,7 @@ def _measure(job: Job, shape: ModelShape, probed: dict[str, Any], way: Way) -> i
         weights = torch.cuda.memory_allocated() - before
         # What a worker that shares rows has of them: attention's part is as large, of more tokens and fewer heads.
         own_tokens = way.seq_len // way.sequence_parallel
-        autocast = way.precision == "bf16" and way.stage == 0
-        make_a_pass(model, rows=way.micro_batch_size, seq_len=own_tokens, autocast=autocast)
+        make_a_pass(model, rows=way.micro_batch_size, seq_len=own_tokens)
         measured = torch.cuda.max_memory_allocated() - before - weights
     except torch.OutOfMemoryError:
         return None
@@ -223,7 +222,8 @@ def probe_model(job: Job, settings: dict[str, Any], *, recomputing: Recomputing)
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from scaletrain.model.build import add_adapters, attention_name
+    from scaletrain.model.attention_choice import attention_name
+    from scaletrain.model.build import add_adapters
     from scaletrain.model.kernels import use_kernels
     from scaletrain.model.loss import LossModel
     from scaletrain.model.recomputing import recompute
@@ -239,10 +239,10 @@ def probe_model(job: Job, settings: dict[str, Any], *, recomputing: Recomputing)
     recompute(model, recomputing)
     if job.config.model.lora is not None:
         model = add_adapters(model, job.config.model.lora, seed=0)
-    return LossModel(model.train())
+    return LossModel(model.train(), autocast=torch.bfloat16 if job.autocasts else None)
 
 
-def make_a_pass(model: Any, *, rows: int, seq_len: int, autocast: bool) -> None:
+def make_a_pass(model: Any, *, rows: int, seq_len: int) -> None:
     """Forward and backward of one full micro batch, every token supervised; gradients go as soon as they are made.
 
     That is what ZeRO does with them: it moves each into its bucket, which the forecast counts.
@@ -255,10 +255,7 @@ def make_a_pass(model: Any, *, rows: int, seq_len: int, autocast: bool) -> None:
         each.register_post_accumulate_grad_hook(_forget_gradient)
     ids = torch.zeros((rows, seq_len), dtype=torch.long)
     positions = torch.arange(seq_len).expand(rows, seq_len).contiguous()
-    with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-        loss = model(
-            input_ids=ids.to(device), labels=ids, positions=positions.to(device), documents=torch.ones_like(ids)
-        )
+    loss = model(input_ids=ids.to(device), labels=ids, positions=positions.to(device), documents=torch.ones_like(ids))
     loss.backward()
 
 

@@ -118,7 +118,9 @@ def start_engine(job: Job, plan: ReadPlan) -> Any:
         computing=devices.dtype_of(job.precision),
         device=job.device,
     )
-    wrapped = AnswerModel(model) if config.train.objective == "dpo" else LossModel(model, group)
+    autocast = torch.bfloat16 if job.autocasts else None
+    is_dpo = config.train.objective == "dpo"
+    wrapped = AnswerModel(model, autocast=autocast) if is_dpo else LossModel(model, group, autocast=autocast)
     engine = zero.build_engine(wrapped, config, rounds=plan.rounds, precision=job.precision)
     bound_waiting(config.train.timeout_s)
     return engine

@@ -7,7 +7,6 @@ update). A step whose loss or gradients are not finite, on any rank, changes not
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -140,7 +139,7 @@ def counted_in(job: Job, micro: MicroBatch) -> int:
 def forward(job: Job, worker: Worker, engine: Any, micro: MicroBatch) -> torch.Tensor:
     """Sums over a micro batch, in fp32: its loss (with gradients), and of pairs also what `pair_sums` has beside it."""
     if job.config.train.objective == "sft":
-        return _run(job, worker, engine, micro).reshape(1)
+        return _run(worker, engine, micro).reshape(1)
     assert micro.reference is not None, "the reference has not been put beside the rows"
     reference = _to_device(torch.from_numpy(micro.reference), worker)
     return pair_sums(answer_log_probs(job, worker, engine, micro), reference, job.config.train.dpo)
@@ -148,19 +147,16 @@ def forward(job: Job, worker: Worker, engine: Any, micro: MicroBatch) -> torch.T
 
 def answer_log_probs(job: Job, worker: Worker, engine: Any, micro: MicroBatch) -> torch.Tensor:
     """The log-probability of each document's answer, fp32, row by row; of an engine around an AnswerModel."""
-    return _run(job, worker, engine, micro)
+    return _run(worker, engine, micro)
 
 
-def _run(job: Job, worker: Worker, engine: Any, micro: MicroBatch) -> torch.Tensor:
+def _run(worker: Worker, engine: Any, micro: MicroBatch) -> torch.Tensor:
     """Put a micro batch through the engine's module."""
     arrays = (micro.input_ids, micro.positions, micro.labels, micro.documents)
     input_ids, positions, labels, documents = (torch.from_numpy(array).long() for array in arrays)
     input_ids, positions = _to_device(input_ids, worker), _to_device(positions, worker)
     # Labels and documents stay on the CPU: what follows from them is found there, without waiting for a GPU.
-    # ZeRO 0 keeps fp32 weights, so bf16 is autocast there; above, the weights themselves are bf16.
-    autocast = job.precision == "bf16" and job.config.zero.stage == 0
-    with torch.autocast(worker.device.type, torch.bfloat16) if autocast else nullcontext():
-        found: torch.Tensor = engine(input_ids=input_ids, labels=labels, positions=positions, documents=documents)
+    found: torch.Tensor = engine(input_ids=input_ids, labels=labels, positions=positions, documents=documents)
     return found
 
 
