@@ -43,6 +43,7 @@ LAYERS = {
     "scaletrain.policy": 1,
     "scaletrain.stop_request": 1,
     "scaletrain.storage": 1,
+    "scaletrain.template_dates": 1,
     "scaletrain.terminal_table": 1,
     "scaletrain.yaml_text": 1,
     "scaletrain.attempts": 2,

@@ -20,7 +20,7 @@ from scaletrain.errors import ConfigError, DataError
         ("cafe\u0301", "caf\u00e9"),
         ("a\x00b\x0cc\x9dd", "abcd"),
         ("one\r\ntwo\tthree", "one\ntwo\tthree"),
-        ("fish &amp; chips", "fish & chips"),
+        ("fish &amp; chips", "fish &amp; chips"),
         ("“curly” ﬁne", "“curly” ﬁne"),
         ("你好！（ＡＢＣ）", "你好！（ＡＢＣ）"),
         ("👩\u200d👩\u200d👧 فا\u200cرسی", "👩\u200d👩\u200d👧 فا\u200cرسی"),

@@ -22,6 +22,8 @@ def test_sharegpt_names_are_understood() -> None:
     """ShareGPT's system, human and gpt are system, user and assistant."""
     rows = [{"from": "system", "value": "s"}, {"from": "human", "value": "h"}, {"from": "gpt", "value": "g"}]
     assert [turn.role for turn in from_messages(rows).turns] == ["system", "user", "assistant"]
+    answers = [{"from": name, "value": "a"} for name in ("chatgpt", "bing", "bard", "model")]
+    assert {turn.role for turn in from_messages(answers).turns} == {"assistant"}
 
 
 def test_text_parts_are_joined() -> None:
@@ -52,6 +54,8 @@ def test_malformed_messages_are_named(messages: object, problem: str) -> None:
         ({"role": "tool", "content": "42"}, "unknown_role"),
         ({"role": "assistant", "content": None, "tool_calls": []}, "content_is_not_text"),
         ({"role": "user", "content": [{"type": "image_url"}]}, "content_is_not_text"),
+        ({"role": "assistant", "content": "Let me see.", "tool_calls": [{"id": "1"}]}, "tool_calls_not_supported"),
+        ({"role": "assistant", "function_call": {"name": "f"}}, "tool_calls_not_supported"),
         ({"role": "assistant", "content": "no", "weight": 0}, "message_weight_not_supported"),
     ],
 )

@@ -46,6 +46,8 @@ def test_deleted_bot_and_low_rows_are_out_and_counted(tmp_path: Path) -> None:
         comment("c9", "a", "t1_c8", "hidden score", score=4) | {"score": None},
         submission("b", "Removed", selftext="[removed]"),
         comment("d1", "b", "t3_b", "to a removed one"),
+        comment("c10", "a", "t3_a", "[ Removed by Reddit ]", score=50),
+        submission("d", "[deleted by user]"),
         submission("c", "Alone"),
         comment("e1", "zzz", "t3_zzz", "thread of another month"),
         comment("f1", "a", "t3_a", "no such score") | {"score": "nan"},
@@ -56,7 +58,7 @@ def test_deleted_bot_and_low_rows_are_out_and_counted(tmp_path: Path) -> None:
     assert rejects(items) == {
         "bad_row": 2,
         "bot": 2,
-        "deleted": 3,
+        "deleted": 5,
         "low_score": 1,
         "no_reply": 1,
         "parent_missing": 3,

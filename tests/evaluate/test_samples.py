@@ -70,6 +70,8 @@ def test_prompts_are_read_from_a_file(tmp_path: Path) -> None:
     assert read_prompts(str(tmp_path / "prompts.txt")) == ("Hello!", "你好")
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "Hello!\\nHow are you?"}\n')
     assert read_prompts(str(tmp_path / "prompts.jsonl")) == ("Hello!\nHow are you?",)
+    (tmp_path / "lines.jsonl").write_text('{"prompt": "One\u2028two"}\n', encoding="utf-8")
+    assert read_prompts(str(tmp_path / "lines.jsonl")) == ("One\u2028two",)
     (tmp_path / "bad.jsonl").write_text('{"prompt": "Hi"}\n{"text": "Hi"}\nnonsense\n')
     with pytest.raises(ConfigError) as error:
         read_prompts(str(tmp_path / "bad.jsonl"))

@@ -91,6 +91,13 @@ def test_wrong_prompts_are_all_named(tmp_path: Path) -> None:
         read_prompts(str(path), system_prompt=None)
 
 
+def test_a_line_separator_within_a_prompt_ends_no_line(tmp_path: Path) -> None:
+    """U+2028 may stand in a JSON text as it is."""
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "One\u2028two"}\n', encoding="utf-8")
+    [(message,)] = read_prompts(str(tmp_path / "prompts.jsonl"), system_prompt=None)
+    assert message["content"] == "One\u2028two"
+
+
 def test_an_evaluations_answers_are_judged(tmp_path: Path) -> None:
     """The model before training and the newest step that was evaluated, with the system prompt of training."""
     run = RunLayout(str(tmp_path), "run")

@@ -1,12 +1,13 @@
 """Answers are transformers' own, token for token, and arrive in whole characters."""
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 
 from scaletrain.errors import ConfigError, ModelError
-from scaletrain.model.generate import Sampling, encode_prompt, load_for_chat, reply, text_of
+from scaletrain.model.generate import Sampling, encode_prompt, end_tokens, load_for_chat, reply, text_of
 from tiny import smollm2_folder, tiny_model, tiny_tokenizer
 
 GREEDY = Sampling(temperature=0, max_new_tokens=24)
@@ -80,6 +81,37 @@ def test_an_unfinished_character_at_the_end_is_shown_as_such() -> None:
     """An answer cut within a character does not hide that there was something."""
     ids = tiny_tokenizer()("漢")["input_ids"]
     assert "".join(text_of(tiny_tokenizer(), ids[:-1])) == "\ufffd"
+
+
+class CountingTokenizer:
+    """Counts how many tokens it is asked to decode."""
+
+    tokens = 0
+
+    def decode(self, tokens: list[int], **settings: Any) -> str:
+        self.tokens += len(tokens)
+        return str(tiny_tokenizer().decode(tokens, **settings))
+
+
+def test_bytes_that_are_no_text_are_decoded_in_a_short_window() -> None:
+    """However long they go on, nothing is lost, and what is text after them arrives."""
+    half, hello = tiny_tokenizer()("漢")["input_ids"][:1], tiny_tokenizer()("漢 Hello")["input_ids"]
+    tokenizer: Any = CountingTokenizer()
+    pieces = list(text_of(tokenizer, [*half * 500, *hello]))
+    assert "".join(pieces) == tiny_tokenizer().decode([*half * 500, *hello])
+    assert len(pieces) > 400
+    assert tokenizer.tokens < 500 * 50
+
+
+def test_an_answer_ends_where_the_chat_template_ends_it() -> None:
+    """Also where the tokenizer calls another token its end, as that of a base model does."""
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.add_tokens(["<|eot|>"], special_tokens=True)
+    tokenizer.chat_template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|eot|>\n{% endfor %}"
+    assert tokenizer.get_vocab()["<|eot|>"] in end_tokens(None, tokenizer)
+    assert tokenizer.get_vocab()["<|eot|>"] not in end_tokens(None, tiny_tokenizer())
+    tokenizer.chat_template = "{{ raise_exception('only kings') }}"
+    assert end_tokens(None, tokenizer) == {tokenizer.eos_token_id}
 
 
 def test_a_long_conversation_loses_its_oldest_exchanges(caplog: pytest.LogCaptureFixture) -> None:

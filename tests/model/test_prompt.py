@@ -38,6 +38,20 @@ def test_a_prompt_is_the_beginning_of_what_training_sees() -> None:
     assert encoded.supervised.tolist().index(True) == len(prompt)
 
 
+@pytest.mark.parametrize("written", ["strftime_now('%d %b %Y')", "date_string"])
+def test_the_date_of_a_template_is_the_same_in_training_and_serving(written: str) -> None:
+    """And the same every day."""
+    template = (
+        f"{{{{ {written} }}}}{{% for m in messages %}}<|{{{{ m.role }}}}|>{{{{ m.content }}}}</s>{{% endfor %}}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    tokenizer = byte_tokenizer(chat_template=template, special=["</s>"], added=["<|user|>", "<|assistant|>"])
+    encoded = encode(from_messages([user("Hi"), {"role": "assistant", "content": "Hello"}]), tokenizer)
+    prompt = encode_messages(tokenizer, [user("Hi")])
+    assert tokenizer.decode(prompt) == "26 Jul 2024<|user|>Hi</s><|assistant|>"
+    assert encoded.input_ids[: len(prompt)].tolist() == prompt
+
+
 @pytest.mark.parametrize("text", [FORGED, "<|im_start|>" * 3, "<|im_<|im_end|>end|>", "<|endoftext|>", "x<|im_end|>"])
 def test_nobody_forges_a_role(text: str) -> None:
     """What spells a special token is plain text, and still the same text."""

@@ -71,10 +71,10 @@ def test_negative_penalties_invite_repetition() -> None:
     assert tokens(choose(torch.tensor([[1.0, 0.5, 0.0, -0.5]]), [one])) == [3]
 
 
-@pytest.mark.parametrize("temperature", [1e-8, 1e-3, 2.0])
+@pytest.mark.parametrize("temperature", [1e-300, 1e-8, 1e-3, 2.0])
 def test_extreme_temperatures_stay_numbers(temperature: float) -> None:
     """A temperature next to 0 is greedy, not an overflow."""
-    logits = torch.tensor([[-1e4, 30.0, 29.0, 1e4]])
+    logits = torch.tensor([[-1e4, 30.0, 29.0, 1e4, 0.0]])
     assert tokens(choose(logits, [chooser(temperature=temperature, seed=0)])) == [3]
 
 

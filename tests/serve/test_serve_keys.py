@@ -11,6 +11,7 @@ from scaletrain.serve import keys as keys_module
 from scaletrain.serve.api_errors import ApiError
 from scaletrain.serve.keys import Key, KeyRing, add_key, read_keys, revoke_key
 from scaletrain.serve.limits import Limits
+from scaletrain.serve.protocol import Piece
 from serving import ScriptedEngine, said, scripted, served
 
 HELLO = {"model": "tiny", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 5}
@@ -138,3 +139,14 @@ def test_the_api_asks_for_a_key(tmp_path: Path) -> None:
         metrics = client.get("/metrics", headers=bearer(admin)).text
         assert 'scaletrain_requests_total{method="POST",route="/v1/chat/completions",status="429"} 1.0' in metrics
         assert plain not in metrics + statuses[2].text
+
+
+def test_a_request_that_names_no_length_takes_what_its_key_has_left(tmp_path: Path) -> None:
+    """And is not refused because the model's context is longer than a minute's tokens; next to none left is a 429."""
+    path = tmp_path / "keys.json"
+    headers = {"authorization": f"Bearer {add_key(path, 'website', tokens_per_minute=100)}"}
+    request = {name: value for name, value in HELLO.items() if name != "max_tokens"}
+    engine = ScriptedEngine([Piece(text="Hi", tokens=60), *said("!")])
+    with served(scripted(engine), keys=path) as server, httpx.Client(base_url=server.url, headers=headers) as client:
+        answers = [client.post("/v1/chat/completions", json=request) for _ in range(2)]
+    assert [each.status_code for each in answers] == [200, 429]

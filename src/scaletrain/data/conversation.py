@@ -9,10 +9,14 @@ from scaletrain.errors import DataError
 
 Role = Literal["system", "user", "assistant"]
 
-# ShareGPT's names, and those that OpenAI's API has for the same speakers.
+# ShareGPT's names (also of the services whose answers were shared), and those of OpenAI's and Google's APIs.
 _ROLES: dict[object, Role] = {role: role for role in get_args(Role)} | {
     "human": "user",
     "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "model": "assistant",
     "developer": "system",
 }
 
@@ -111,6 +115,8 @@ def check_validity(conversation: Conversation) -> Conversation:
 def _turn(message: object, position: int) -> Turn:
     if not isinstance(message, dict):
         raise DataError(f"message {position} is {_kind(message)}, not an object")
+    if message.get("tool_calls") or message.get("function_call"):  # what it says beside them is half of the turn
+        raise Drop("tool_calls_not_supported")
     role_key, content_key = ("role", "content") if "role" in message else ("from", "value")
     if role_key not in message or content_key not in message:
         raise DataError(f"message {position} has neither role and content nor from and value: {_kind(message)}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from scaletrain.data.conversation import Conversation, Drop
 from scaletrain.errors import DataError
+from scaletrain.template_dates import with_fixed_date
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -246,7 +247,7 @@ def _apply(
             [list(each) for each in conversations],
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
-            date_string="26 Jul 2024",  # Llama 3 would write today's date, and every day's tokens would be others
+            **with_fixed_date(tokenizer.chat_template),
         )
     except TemplateSyntaxError as exc:
         raise DataError(f"the chat template is not valid Jinja: line {exc.lineno}: {exc.message}; {_REMEDY}") from exc

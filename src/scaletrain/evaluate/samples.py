@@ -8,9 +8,8 @@ import orjson
 
 from scaletrain import storage
 from scaletrain.errors import ConfigError
-from scaletrain.model.generate import context_tokens, encode_prompt
+from scaletrain.model.generate import context_tokens, encode_prompt, stop_tokens
 from scaletrain.model.sources import quiet_transformers
-from scaletrain.model.tokenizer import END_OF_TURN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,7 +29,8 @@ def read_prompts(prompts: tuple[str, ...] | str) -> tuple[str, ...]:
     """Prompts as configured: a list, or the URL of a file; raises ConfigError with every line that is none."""
     if not isinstance(prompts, str):
         return prompts
-    lines = [line.strip() for line in storage.read_text(prompts).splitlines()]
+    # Bytes end at line feeds and carriage returns alone; U+2028 may stand inside a JSON text.
+    lines = [line.decode().strip() for line in storage.read_text(prompts).encode().splitlines()]
     if not prompts.endswith(".jsonl"):
         found = tuple(line for line in lines if line)
     else:
@@ -74,7 +74,7 @@ def _answer(
 
     context = context_tokens(model)
     prompt = encode_prompt(tokenizer, messages, context=context, max_new_tokens=max_new_tokens)
-    stops = _stop_tokens(model, tokenizer)
+    stops = sorted(stop_tokens(model, tokenizer))
     make: Any = GenerationConfig
     settings = make(  # every setting that the model's own file might change
         do_sample=False,
@@ -94,13 +94,6 @@ def _answer(
     tokens: list[int] = output[0, len(prompt) :].tolist()
     ended = bool(tokens) and tokens[-1] in stops
     return tokens[: len(tokens) - ended], ended
-
-
-def _stop_tokens(model: Any, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
-    stops = set(configured) if isinstance(configured, list) else {configured}
-    stops |= {tokenizer.eos_token_id, tokenizer.get_vocab().get(END_OF_TURN)}
-    return sorted(token for token in stops if token is not None)
 
 
 def _row(line: str) -> str | None:

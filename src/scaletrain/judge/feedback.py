@@ -12,8 +12,11 @@ import orjson
 from scaletrain import storage
 from scaletrain.errors import ConfigError
 from scaletrain.judge.items import message_problems
+from scaletrain.log import get_logger
 
 _PROBLEMS_SHOWN = 20
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,10 @@ class Feedback:
 
 
 def read_feedback(url: str) -> list[Feedback]:
-    """Read a file of thumbs; ConfigError lists the lines that are none."""
+    """Read a file of thumbs without the lines that are none, with a warning; ConfigError where no line is one.
+
+    Anybody may send thumbs, and a crash may leave half a line: one line must not keep the others out.
+    """
     found, problems = [], []
     for number, line in enumerate(storage.read_bytes(url).splitlines(), 1):
         if line.strip():
@@ -42,9 +48,12 @@ def read_feedback(url: str) -> list[Feedback]:
                 found.append(feedback_of(orjson.loads(line)))
             except ValueError as exc:
                 problems.append(f"{url}:{number}: {exc}")
+    more = [f"and {len(problems) - _PROBLEMS_SHOWN} more lines"] if len(problems) > _PROBLEMS_SHOWN else []
+    shown = problems[:_PROBLEMS_SHOWN] + more
+    if problems and not found:
+        raise ConfigError(shown)
     if problems:
-        more = [f"and {len(problems) - _PROBLEMS_SHOWN} more lines"] if len(problems) > _PROBLEMS_SHOWN else []
-        raise ConfigError(problems[:_PROBLEMS_SHOWN] + more)
+        log.warning("%d lines are no thumbs and are left out:\n%s", len(problems), "\n".join(shown))
     return found
 
 

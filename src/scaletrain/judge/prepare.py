@@ -26,11 +26,13 @@ def read_prompts(url: str, *, system_prompt: str | None) -> list[tuple[Message, 
     system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
     prompts: dict[bytes, tuple[Message, ...]] = {}
     problems = []
-    for number, line in enumerate(storage.read_text(url).splitlines(), 1):
-        if not line.strip():
+    # Bytes end at line feeds and carriage returns alone; U+2028 may stand inside a JSON text.
+    for number, line in enumerate(storage.read_text(url).encode().splitlines(), 1):
+        text = line.decode().strip()
+        if not text:
             continue
         try:
-            messages = _prompt(line.strip(), is_json=url.endswith((".jsonl", ".json")))
+            messages = _prompt(text, is_json=url.endswith((".jsonl", ".json")))
         except ValueError as exc:
             problems.append(f"{url}:{number}: {exc}")
             continue

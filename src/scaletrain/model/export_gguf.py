@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from scaletrain.errors import ModelError
+from scaletrain.model.prompt import end_of_turn
 from scaletrain.model.tokenizer import END_OF_TURN
 
 if TYPE_CHECKING:
@@ -116,12 +117,13 @@ def _add_tokenizer(writer: Any, tokenizer: "PreTrainedTokenizerBase", *, rows: i
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
+    end = end_of_turn(tokenizer)
     ids = {
         "bos": tokenizer.bos_token_id,
         "eos": tokenizer.eos_token_id,
         "unk": tokenizer.unk_token_id,
         "pad": tokenizer.pad_token_id,
-        "eot": tokenizer.get_vocab().get(END_OF_TURN),
+        "eot": tokenizer.get_vocab().get(END_OF_TURN) if end is None else end,
     }
     for kind_of_token, number in ids.items():
         if number is not None:

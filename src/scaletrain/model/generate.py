@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from scaletrain.errors import DeviceError
-from scaletrain.model.prompt import Message, encode_prompt
+from scaletrain.model.prompt import Message, encode_prompt, end_of_turn
 from scaletrain.model.sampling import Sampling
 from scaletrain.model.sources import errors_of_transformers, quiet_transformers
 from scaletrain.model.tokenizer import END_OF_TURN
@@ -35,6 +35,8 @@ __all__ = [
 _WINDOW_TOKENS = 32
 _OVERLAP_TOKENS = 8
 _UNFINISHED = "\ufffd"
+_UNFINISHED_TOKENS = 8  # of more, not all can be one character's: that has four bytes at most
+_CHARACTER_REST_TOKENS = 3
 
 
 def load_for_chat(
@@ -87,7 +89,7 @@ def context_tokens(model: "PreTrainedModel") -> int | None:
 
 
 def stop_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
-    """The tokens that end an answer: those of the generation settings, of the tokenizer, and ChatML's end of a turn."""
+    """The tokens that end an answer: of the generation settings, the tokenizer, the chat template, and ChatML."""
     return end_tokens(model.generation_config, tokenizer)
 
 
@@ -95,7 +97,7 @@ def end_tokens(settings: "GenerationConfig | None", tokenizer: "PreTrainedTokeni
     """The same, where there are a folder's generation settings and no model."""
     configured = settings.eos_token_id if settings is not None else None
     stops = set(configured) if isinstance(configured, list) else {configured}
-    stops |= {tokenizer.eos_token_id, tokenizer.get_vocab().get(END_OF_TURN)}
+    stops |= {tokenizer.eos_token_id, tokenizer.get_vocab().get(END_OF_TURN), end_of_turn(tokenizer)}
     return frozenset(token for token in stops if token is not None)
 
 
@@ -119,18 +121,31 @@ class TextOfTokens:
         self._tokenizer = tokenizer
         self._window: list[int] = []
         self._shown = 0
+        self._unfinished = 0
 
     def push(self, token: int) -> str:
         """Take a token; returns the text that has become certain, in whole characters."""
         self._window.append(token)
         text = _decode(self._tokenizer, self._window)
         if text.endswith(_UNFINISHED):
-            return ""
+            self._unfinished += 1
+            return self._damaged(text) if self._unfinished > _UNFINISHED_TOKENS else ""
+        self._unfinished = 0
         new = text[self._shown :]
         self._shown = len(text)
         if len(self._window) > _WINDOW_TOKENS:
             self._window = self._window[-_OVERLAP_TOKENS:]
             self._shown = len(_decode(self._tokenizer, self._window))
+        return new
+
+    def _damaged(self, text: str) -> str:
+        """What is certain of bytes that are no text, so that the window does not grow with them."""
+        certain = _decode(self._tokenizer, self._window[:-_CHARACTER_REST_TOKENS])
+        if not text.startswith(certain):  # it ends inside a character
+            return ""
+        new = certain[self._shown :]
+        self._window = self._window[-_OVERLAP_TOKENS - _CHARACTER_REST_TOKENS :]
+        self._shown = len(_decode(self._tokenizer, self._window[:-_CHARACTER_REST_TOKENS]))
         return new
 
     def rest(self) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from scaletrain.errors import ModelError
 from scaletrain.log import get_logger
+from scaletrain.template_dates import with_fixed_date
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -87,7 +88,30 @@ def without_oldest_exchange(messages: Sequence[Message]) -> list[Message] | None
     return [*messages[:first], *messages[users[0] :]] if users else None
 
 
-def _render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> str:
+def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The token with which the chat template ends an answer; None where it shows none, or takes no such conversation.
+
+    A model tuned with Llama 3's template ends its answers with <|eot_id|>, whatever its tokenizer calls its end.
+    """
+    return _end_of_turn(tokenizer, str(tokenizer.chat_template or ""))
+
+
+@functools.lru_cache(maxsize=_TOKENIZERS_KEPT)
+def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", chat_template: str) -> int | None:
+    said = chr(_STAND_INS[0])
+    messages = [{"role": "user", "content": "0"}, {"role": "assistant", "content": said}]
+    try:
+        after = _render(tokenizer, messages, add_generation_prompt=False).rpartition(said)[2] if chat_template else ""
+    except ModelError:
+        return None
+    added = tokenizer.added_tokens_decoder
+    marks = (token for token in _encode(tokenizer, after) if token in added and added[token].content.strip())
+    return next(marks, None)
+
+
+def _render(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], *, add_generation_prompt: bool = True
+) -> str:
     from jinja2 import TemplateError
 
     if not tokenizer.chat_template:
@@ -95,7 +119,10 @@ def _render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -
     try:
         return str(
             tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+                [dict(message) for message in messages],
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **with_fixed_date(tokenizer.chat_template),
             )
         )
     except (TemplateError, ValueError) as exc:

@@ -12,6 +12,7 @@ import torch
 from scaletrain.serve.protocol import Sampled
 
 _NUCLEUS_TOKENS = 256
+_COLDEST = 1e-5  # below it is greedy, as in vLLM: fp32 would make 0 of the smallest temperatures
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def choose(logits_RV: torch.Tensor, choosers: Sequence[Chooser]) -> list[Chosen 
     for row, chooser in enumerate(choosers):
         chooser.penalise(scores_RV[row])
     tokens = scores_RV.argmax(-1)
-    random = [row for row, chooser in enumerate(choosers) if chooser.sampled.temperature > 0 and sound[row]]
+    random = [row for row, chooser in enumerate(choosers) if chooser.sampled.temperature >= _COLDEST and sound[row]]
     if random:
         tokens[random] = _drawn(scores_RV[random], [choosers[row] for row in random])
     chosen: list[Chosen | None] = [Chosen(token) for token in tokens.tolist()]

@@ -1,12 +1,13 @@
 """Thumbs up and down of the web chat, kept as JSON lines that `scaletrain judge` reads as votes."""
 
+import errno
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from scaletrain.errors import ConfigError
 from scaletrain.serve.api_errors import ApiError, invalid
@@ -20,11 +21,18 @@ class _Said(BaseModel):
     content: str
 
 
+def _asked(messages: list[_Said]) -> list[_Said]:
+    """`scaletrain judge` takes answers to what a user said."""
+    if messages[-1].role != "user":
+        raise ValueError("the last message has to be the user's; give the answer as answer")
+    return messages
+
+
 class _Feedback(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
-    messages: Annotated[list[_Said], Field(min_length=1)]
+    messages: Annotated[list[_Said], Field(min_length=1), AfterValidator(_asked)]
     answer: Annotated[str, Field(min_length=1)]
     vote: Literal["up", "down"]
     comment: Annotated[str, Field(max_length=10_000)] | None = None
@@ -55,9 +63,12 @@ class FeedbackFile:
         }
         line = orjson.dumps(record) + b"\n"
         try:
-            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             try:
-                os.write(file, line)  # one write: lines of several servers do not mix
+                if _ends_within_a_line(file):
+                    line = b"\n" + line
+                if os.write(file, line) != len(line):  # one write: lines of several servers do not mix
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file)
             finally:
                 os.close(file)
@@ -65,3 +76,9 @@ class FeedbackFile:
             raise ApiError(
                 503, f"the vote could not be kept ({exc.strerror}); send it again", code="not_stored", retry_after_s=1
             ) from exc
+
+
+def _ends_within_a_line(file: int) -> bool:
+    """A full disk or a crash may have left half a line; it must not take the next one with it."""
+    size = os.fstat(file).st_size
+    return size > 0 and os.pread(file, 1, size - 1) != b"\n"

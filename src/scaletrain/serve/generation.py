@@ -26,6 +26,7 @@ from scaletrain.serve.service_metrics import ServiceMetrics
 from scaletrain.serve.wire import Client
 
 _LAST_WORDS_S = 2.0
+_SHORTEST_ANSWER_TOKENS = 64  # a key that has less left is told to wait
 
 log = get_logger(__name__)
 
@@ -80,7 +81,7 @@ async def answer(
     watch = _Watch(offer, metrics)
     try:
         prompts = await _prompts(request, offer)
-        choices = _choices(request, prompts, context_tokens=offer.engine.context_tokens)
+        choices = _choices(request, prompts, context_tokens=offer.engine.context_tokens, tokens_left=limits.left(key))
         reserved = sum(len(each) for each in prompts) + sum(each.sampled.max_tokens for each in choices)
         with limits.charged(key, tokens=reserved) as charge:
             charge.used_tokens = prompt_tokens = sum(len(each) for each in prompts)
@@ -121,9 +122,16 @@ async def _prompts(request: Generation, offer: Offer) -> list[list[int]]:
     return prompts
 
 
-def _choices(request: Generation, prompts: Sequence[list[int]], *, context_tokens: int) -> list[Choice]:
+def _choices(
+    request: Generation, prompts: Sequence[list[int]], *, context_tokens: int, tokens_left: int | None
+) -> list[Choice]:
+    """The answers to make. Where none says how long one may be, they may take what the key has left, not a context."""
+    longest = context_tokens
+    if request.max_tokens is None and tokens_left is not None:
+        answers = len(prompts) * request.choices
+        longest = max(_SHORTEST_ANSWER_TOKENS, (tokens_left - sum(map(len, prompts))) // answers)
     return [
-        Choice(prompt, request.sampled(room=context_tokens - len(prompt), choice=choice))
+        Choice(prompt, request.sampled(room=min(longest, context_tokens - len(prompt)), choice=choice))
         for prompt in prompts
         for choice in range(request.choices)
     ]

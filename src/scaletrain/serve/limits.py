@@ -61,6 +61,11 @@ class Limits:
             if room is not None:
                 room.take(charge.used_tokens - tokens)
 
+    def left(self, key: Key | None) -> int | None:
+        """How many tokens a key may take now; None where it has no limit."""
+        room = self._bucket(key, "tokens", key.tokens_per_minute if key else None)
+        return None if room is None else room.left()
+
     def _bucket(self, key: Key | None, what: str, per_minute: int | None) -> "_Bucket | None":
         if key is None or per_minute is None:
             return None
@@ -81,11 +86,19 @@ class _Bucket:
 
     def wait_s(self, amount: int) -> float:
         """How long until there is as much; 0 where there is."""
-        now = self._clock()
-        self._level = min(self.per_minute, self._level + (now - self._at) * self.per_minute / 60)
-        self._at = now
+        self._fill()
         return max(0.0, (amount - self._level) * 60 / self.per_minute)
+
+    def left(self) -> int:
+        """How much there is now; negative where more was used than set aside."""
+        self._fill()
+        return int(self._level)
 
     def take(self, amount: int) -> None:
         """Take, or give back where the amount is negative."""
         self._level = min(self.per_minute, self._level - amount)
+
+    def _fill(self) -> None:
+        now = self._clock()
+        self._level = min(self.per_minute, self._level + (now - self._at) * self.per_minute / 60)
+        self._at = now

@@ -65,7 +65,7 @@ def fold_width(conversation: Conversation, *, letters: bool, punctuation: bool, 
 def _fixed(text: str) -> str:
     import ftfy
 
-    if text.isascii() and text.replace("\n", "").isprintable() and "&" not in text:
+    if text.isascii() and text.replace("\n", "").isprintable():
         return text  # as most English is
     text = ftfy.fix_text(text, _ftfy_config())
     return unicodedata.normalize("NFC", text.translate(_CONTROL))
@@ -76,7 +76,12 @@ def _ftfy_config() -> "TextFixerConfig":
     import ftfy
 
     return ftfy.TextFixerConfig(
-        fix_latin_ligatures=False, fix_character_width=False, uncurl_quotes=False, normalization="NFC", explain=False
+        unescape_html=False,  # an answer about HTML means its entities; strip_html reads those of web pages
+        fix_latin_ligatures=False,
+        fix_character_width=False,
+        uncurl_quotes=False,
+        normalization="NFC",
+        explain=False,
     )
 
 

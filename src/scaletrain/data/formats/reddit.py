@@ -19,7 +19,7 @@ from scaletrain.data.formats.threads import Post, posts_of, read_threads, to_row
 from scaletrain.data.formats.tweets import unescape
 from scaletrain.errors import DataError
 
-_DELETED = ("[deleted]", "[removed]")
+_DELETED = ("[deleted]", "[removed]", "[deleted by user]", "[ removed by reddit ]")
 # AutoModerator, RemindMeBot, some_bot, some-bot, but not Abbot.
 _BOT = re.compile(r"AutoModerator|.*(?:[-_][Bb]ot|[a-z0-9](?:Bot|BOT))[-_0-9]*", re.S)
 
@@ -64,7 +64,8 @@ def _post(row: object, source: str) -> tuple[dict[str, Any], str, Post]:
 
 
 def _reason_to_leave_out(row: dict[str, Any], post: Post, *, min_score: int | None) -> str:
-    if post.author in _DELETED or not post.text.strip() or row.get("body", row.get("selftext")) in _DELETED:
+    texts = (post.text, str(row.get("body", row.get("selftext"))), str(row.get("title")))
+    if post.author in _DELETED or not post.text.strip() or any(text.strip().lower() in _DELETED for text in texts):
         return "deleted"
     if _BOT.fullmatch(post.author):
         return "bot"
