@@ -69,3 +69,9 @@ def test_the_debugger_stops_before_the_step(run: RunLayout) -> None:
     assert done.returncode == 0, done.stderr
     assert "(Pdb) 12\n" in done.stdout and "'DeepSpeedEngine'" in done.stdout
     assert '"state_from": 4' in done.stdout
+
+
+def test_a_step_beyond_the_run_is_refused(run: RunLayout) -> None:
+    """No batch is made up for a step that the run will never do."""
+    with pytest.raises(ConfigError, match="has 9 steps; use 1 to 9"):
+        replay_step(run, 10, device="cpu")

@@ -86,12 +86,16 @@ def replay_step(
 
     config, newest = _read_run(run, step)
     job = _job_of(run, config, newest, device)
+    if step > job.total_steps:
+        raise ConfigError(f"--step={step}: the run {run.name} has {job.total_steps} steps; use 1 to {job.total_steps}")
     index = load_index(job.dataset_url)
     known = read_attempts(run)
     ledger = {line["step"]: line for line in read_records(run.ledger, last_step_of=known.last_step_of)}
     metrics: dict[Any, Any] = {
         line["step"]: line for line in read_records(run.metrics, last_step_of=known.last_step_of)
     }
+    if step not in ledger and step not in metrics and (newest is None or newest.step < step):
+        log.warning("step %d of %s is not done yet: this is the batch that it would have", step, run.name)
     world_size = int(metrics.get(step, {}).get("world_size", 1))
     sharing = int(metrics.get(step, {}).get("sequence_parallel", 1))
     if rank is not None and rank >= world_size:

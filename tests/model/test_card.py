@@ -109,3 +109,19 @@ def test_without_dataset_and_evaluation_the_card_is_still_true(tmp_path: Path) -
     assert "Perplexity on" not in text
     assert "- messages (`talk.jsonl`)" in text
     assert ModelCard(text).data.eval_results is None
+
+
+def test_each_corpus_has_its_own_figure_in_the_metadata(found: tuple[RunLayout, Manifest, Config]) -> None:
+    """The hub keeps them apart; what all of a single corpus would say again is left out."""
+    run, manifest, _ = found
+
+    def figures_of(*corpora: str) -> dict[str, Any]:
+        figures = [{"corpus": each, "perplexity": 2.0, "tokens": 10} for each in corpora]
+        record = {"subject": {"checkpoint": manifest.manifest_hash}, "perplexities": figures}
+        storage.write_bytes(f"{run.evaluation}/step.json", orjson.dumps(record))
+        results = ModelCard(model_card(*found)).data.eval_results
+        return {each.dataset_config: each.dataset_name for each in results}
+
+    assert list(figures_of("all", "one")) == ["one"]
+    two = figures_of("all", "one", "two")
+    assert two == {each: f"held-out conversations: {each}" for each in ("all", "one", "two")}

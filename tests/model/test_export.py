@@ -15,6 +15,7 @@ from scaletrain.errors import CheckpointError, ConfigError
 from scaletrain.layout import RunLayout
 from scaletrain.model.build import materialise
 from scaletrain.model.export import export_run, find_checkpoint
+from scaletrain.model.export_place import check_folder
 from scaletrain.model.generate import Sampling, load_for_chat, reply
 from tiny import TEXTS, commit, tiny_config, tiny_model_folder, tiny_run, tiny_tokenizer
 
@@ -232,3 +233,21 @@ def test_the_folder_becomes_a_model_last(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="disk full"):
         export_run(run, str(folder))
     assert not (folder / "config.json").exists()
+
+
+def test_a_model_of_others_is_never_replaced(tmp_path: Path) -> None:
+    """Only a folder whose README is ours is an earlier export: a downloaded model is left as it is."""
+    run, _ = tiny_run(str(tmp_path))
+    storage.write_text(str(tmp_path / "base" / "config.json"), "{}")
+    storage.write_text(str(tmp_path / "base" / "README.md"), "---\ntags:\n- chat\n---\n\n- scaletrain\n")
+    with pytest.raises(ConfigError, match="is no earlier export"):
+        export_run(run, str(tmp_path / "base"))
+    assert (tmp_path / "base" / "config.json").read_text() == "{}"
+
+
+def test_the_model_that_a_run_began_with_is_never_replaced(tmp_path: Path) -> None:
+    """Even where that is an earlier export itself."""
+    run, _ = tiny_run(str(tmp_path))
+    folder = export_run(run, str(tmp_path / "out"))
+    with pytest.raises(ConfigError, match="which the run was trained from"):
+        check_folder(folder, commit="config.json", source=f"{folder}/")

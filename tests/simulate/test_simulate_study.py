@@ -82,6 +82,8 @@ def test_what_a_worker_holds_changes_with_their_number() -> None:
 def test_figures_are_read_easily() -> None:
     """No powers of ten, and a difference of nothing is 0."""
     assert [figure(value) for value in (0.0012, 3.14159, 123.456, 21400.4)] == ["0.001", "3.142", "123.5", "21,400"]
-    assert more(Range(10700, 10600, 10800, 0, 0)) == "+10,700 ±100"
-    assert more(Range(-0.5, -0.75, -0.25, 0, 0)) == "-0.5 ±0.25"
-    assert more(Range(0, 0, 0, 0, 0)) == "0"
+    assert more(Range(10700, 10600, 10800, 0, 0), of=1) == "+10,700 ±100"
+    assert more(Range(-0.5, -0.75, -0.25, 0, 0), of=1) == "-0.5 ±0.25"
+    assert more(Range(0, 0, 0, 0, 0), of=1) == "0"
+    assert more(Range(0.004, 0.003, 0.005, 0, 0), of=0.08) == "+0.004 ±0.001"
+    assert more(Range(0.004, 0.003, 0.005, 0, 0), of=80) == "0"

@@ -10,9 +10,11 @@ import pytest
 from sweep_configs import sweep_config, trial
 
 from commands import wait_for
-from scaletrain.errors import DataError
-from scaletrain.sweep import limits, space
+from scaletrain.errors import ConfigError, DataError
+from scaletrain.sweep import limits, on_tune, space
+from scaletrain.sweep.opening import open_sweep
 from scaletrain.sweep.records import Facts, Stretch, SweepLayout, read_trials
+from scaletrain.sweep.running import _forget_trials, _may_change
 from scaletrain.sweep.state import Sweep
 from scaletrain.sweep.trial import Report
 from scaletrain.train.waiting import Room
@@ -270,3 +272,50 @@ def test_limits_say_what_the_rest_would_need() -> None:
     assert "what these machines cost is not known" in limits.reached(section, trials, seconds=1, at_once=1)
     dear = {0: replace(trials[0], facts=Facts(4, 80, cost_usd=0.5))}
     assert "all would some 10" in limits.reached(section, dear, seconds=1, at_once=1)
+
+
+def test_a_trial_that_failed_before_its_first_step_is_begun_again_by_a_new_command(tmp_path: Path) -> None:
+    """What kept it from beginning may be mended; one that had made steps has failed for good."""
+    sweep = make(tmp_path, ", retries: 0")
+    sweep.next_trial()
+    sweep.next_trial()
+    sweep.take(report(0, {}, outcome="failed", reason="no such corpus", error="DataError"))
+    sweep.take(report(1, {10: 3.0}, outcome="failed", reason="never finite", error="TrainingError"))
+    again = make(tmp_path, ", retries: 0")
+    assert [each.state for each in again.trials.values()] == ["waiting", "failed"]
+    assert again.next_trial() == 0
+
+
+def test_a_sweep_without_any_step_may_be_given_another_configuration(tmp_path: Path) -> None:
+    """Its trials are forgotten and drawn anew; once one has made a step, they would not compare."""
+    sweep = make(tmp_path, ", retries: 0")
+    sweep.next_trial()
+    sweep.take(report(0, {}, outcome="failed", reason="no such corpus", error="DataError"))
+
+    def open_with(weight_decay: str) -> None:
+        config = sweep_config(f"{{{RATES}}}", f"train.weight_decay={weight_decay}", root=str(tmp_path))
+        open_sweep(config, may_change=_may_change, noun="sweep", parts="trials", forget=_forget_trials)
+
+    open_with("0.1")
+    open_with("0.2")
+    assert read_trials(SweepLayout(str(tmp_path), "tiny")) == {}
+    begun = make(tmp_path)
+    begun.next_trial()
+    begun.take(report(0, {10: 3.0}))
+    with pytest.raises(ConfigError, match="the trials so far would not compare"):
+        open_with("0.3")
+
+
+def test_a_trial_works_in_the_folder_of_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a relative corpus or model is the one that the command would find."""
+    config = sweep_config(f"{{{RATES}}}", root=str(tmp_path))
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(on_tune, "setup_logging", lambda: None)
+    monkeypatch.setattr(on_tune, "TrialWork", lambda *_: folders.append(Path.cwd()))
+    folders: list[Path] = []
+    actor = object.__new__(on_tune.TuneTrial)  # without Tune's own folder, of which Tune makes one for each trial
+    assert config.sweep is not None
+    actor.setup({"number": 0}, base=config, section=config.sweep, environment={}, folder=str(tmp_path))
+    monkeypatch.chdir("/")
+    actor.reset_config({"number": 1})
+    assert folders == [tmp_path, tmp_path]

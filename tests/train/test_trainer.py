@@ -1,13 +1,17 @@
 """trainer: what a run was begun with is what it goes on with."""
 
+import logging
 import shutil
 from pathlib import Path
 
 import orjson
+import pytest
 
 from commands import run
 from scaletrain import checkpoint
+from scaletrain.config_file import load_config
 from scaletrain.layout import RunLayout
+from scaletrain.train.trainer import tell_passes
 
 CONFIG = """
 name: kept
@@ -44,3 +48,18 @@ def test_a_run_keeps_its_dataset_when_its_corpora_change(tmp_path: Path) -> None
     shutil.rmtree(dataset)
     told = run("train", str(config), "--local", exit_code=2)
     assert f"was trained with the dataset {dataset}, which is gone" in told
+
+
+def test_too_little_data_is_told(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """A warning names the passes and the remedy; a few passes are only said."""
+    config = tmp_path / "kept.yaml"
+    config.write_text(CONFIG.format(root=tmp_path, corpus=tmp_path))
+    loaded = load_config(str(config), ("train.global_batch_size=64",))
+    with caplog.at_level(logging.INFO, logger="scaletrain"):
+        tell_passes(loaded, rows=50, total_steps=1000)
+        tell_passes(loaded, rows=640, total_steps=30)
+    (many, few) = caplog.records
+    assert many.levelname == "WARNING" and few.levelname == "INFO"
+    assert many.getMessage().startswith("1,000 steps of 64 rows: 1,280 passes over 50 rows")
+    assert "train.epochs=3" in many.getMessage()
+    assert few.getMessage() == "30 steps of 64 rows: 3 passes over 640 rows"

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from commands import wait_for
 from one_machine import Machine, missing
 from scaletrain.config import ScalingSection
 from scaletrain.ray_waiting import Reservation
+from scaletrain.train import waiting
 from scaletrain.train.waiting import Room, WorkerGroup, find_room, wait_for_workers
 
 WAIT = """
@@ -153,3 +155,19 @@ def test_a_share_may_change_while_workers_are_waited_for() -> None:
             scaling, device="cpu", wait_s=60, should_stop=should_stop, most_workers=lambda: share[0]
         )
     assert found == WorkerGroup(2, {"CPU": 1.0}, most=3)
+
+
+def test_gpus_that_a_run_leaves_idle_are_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the setting that takes all of them; a run that shares the machine leaves some to others."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(waiting, "cluster_resources", lambda: {"CPU": 64.0, "GPU": 8.0})
+    scaling = ScalingSection.model_validate({"workers": 1})
+    options: dict[str, Any] = {"device": "cuda", "wait_s": 0, "should_stop": lambda: False}
+    wait_for_workers(scaling, **options, most_workers=lambda: None)
+    assert not caplog.records
+    for _ in range(2):
+        assert wait_for_workers(scaling, **options).num_workers == 1
+    [told] = caplog.messages
+    assert told == "this machine has 8 GPUs, the run uses 1: scaling.workers=8 takes all"

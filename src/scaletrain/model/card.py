@@ -17,7 +17,11 @@ from scaletrain.model.card_facts import DataFacts, Measured, data_facts, measure
 from scaletrain.model.sources import locate
 from scaletrain.storage.errors import without_password
 
+CARD = "README.md"
+
 Format = Literal["model", "adapter", "gguf"]
+
+_TAG = "scaletrain"
 
 _SECTIONS_SHOWN = {"model", "data", "train", "zero", "seed"}  # storage is the owner's business
 
@@ -113,6 +117,12 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
+def is_model_card(text: str) -> bool:
+    """Whether a README is one of these: its metadata have our tag."""
+    metadata = text.partition("\n---")[0]
+    return text.startswith("---\n") and f"- {_TAG}" in [line.strip() for line in metadata.splitlines()]
+
+
 def is_on_the_hub(source: str) -> bool:
     """Whether a model's source is an id of the Hugging Face hub."""
     try:
@@ -135,15 +145,17 @@ def _metadata(
     source = config.model.source
     base = source if source is not None and is_on_the_hub(source) else None
     relation = {"model": "finetune", "adapter": "adapter", "gguf": "finetune"}[form]
+    is_repeated = len(figures) == 2 and figures[0].corpus == "all"  # of a single corpus
     results = [
         EvalResult(
             task_type="text-generation",
             dataset_type="held-out-conversations",
             dataset_name=f"held-out conversations: {each.corpus}",
+            dataset_config=each.corpus,  # the hub's metadata would merge results of one dataset
             metric_type="perplexity",
             metric_value=round(each.value, 4),
         )
-        for each in figures
+        for each in (figures[1:] if is_repeated else figures)
     ]
     card = ModelCardData(
         language=data.languages or None if data is not None else None,
@@ -152,7 +164,7 @@ def _metadata(
         pipeline_tag="text-generation",
         base_model=base,
         base_model_relation=relation if base is not None else None,
-        tags=["scaletrain", "chat", *(["lora"] if form == "adapter" else []), *(["gguf"] if form == "gguf" else [])],
+        tags=[_TAG, "chat", *(["lora"] if form == "adapter" else []), *(["gguf"] if form == "gguf" else [])],
         metrics=["perplexity"] if results else None,
         eval_results=results or None,
         model_name=run.name if results else None,

@@ -19,7 +19,7 @@ from scaletrain.errors import CheckpointError, ConfigError, NotFoundError
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
 from scaletrain.model.build import add_adapters, fetch, load_tokenizer
-from scaletrain.model.card import Format, is_on_the_hub, model_card
+from scaletrain.model.card import CARD, Format, is_on_the_hub, model_card
 from scaletrain.model.export_gguf import write_gguf
 from scaletrain.model.export_place import HUB, check_folder, problems_of_place, publish_file, publish_folder
 from scaletrain.model.generate import stop_tokens
@@ -36,7 +36,6 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "q8_0"]
 
 # Without these no reader takes a folder for a model, or for an adapter.
 _COMMITS: dict[str, str] = {"model": "config.json", "adapter": "adapter_config.json"}
-_CARD = "README.md"
 _GGUF = ".gguf"
 _GGUF_ONLY = ("fp16", "q8_0")
 _WRITTEN_ANEW = ("config.json", "generation_config.json", INDEX)
@@ -70,7 +69,7 @@ def export_run(
         raise ConfigError(f"the run {run.name} trains all weights and has no adapter; leave --adapter out")
     for place in places:
         if form != "gguf":
-            check_folder(place, commit=_COMMITS[form])
+            check_folder(place, commit=_COMMITS[form], source=config.model.source)
     message = f"{run.name} at step {manifest.step}"
     with TemporaryDirectory(prefix="scaletrain-export-") as temporary:
         folder = Path(temporary)
@@ -137,7 +136,7 @@ def write_export(
                 shutil.copyfile(path, folder / path.name)
         if config.data.chat_template is not None:
             words.save_pretrained(folder)
-    (folder / _CARD).write_text(model_card(run, manifest, config, licence=licence), encoding="utf-8")
+    (folder / CARD).write_text(model_card(run, manifest, config, licence=licence), encoding="utf-8")
 
 
 def _write_adapter(
@@ -155,7 +154,7 @@ def _write_adapter(
         words = load_tokenizer(base_url(run, manifest), chat_template=config.data.chat_template)
         words.save_pretrained(folder)
     card = model_card(run, manifest, config, form="adapter", licence=licence)
-    (folder / _CARD).write_text(card, encoding="utf-8")
+    (folder / CARD).write_text(card, encoding="utf-8")
 
 
 def _write_gguf(
@@ -173,7 +172,7 @@ def _write_gguf(
     precision: Any = manifest.precision if dtype == "auto" else dtype
     write_gguf(model, words, folder / name, dtype=precision, name=run.name, licence=licence)
     card = model_card(run, manifest, config, form="gguf", place=name, licence=licence)
-    (folder / _CARD).write_text(card, encoding="utf-8")
+    (folder / CARD).write_text(card, encoding="utf-8")
 
 
 def _in_precision(model: Any, manifest: Manifest, dtype: Precision) -> Any:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from scaletrain import storage
 from scaletrain.errors import AccessError, ConfigError, StorageError
 from scaletrain.log import get_logger
+from scaletrain.model.card import CARD, is_model_card
 from scaletrain.model.store import WEIGHTS
 
 HUB = "hub:"
@@ -29,13 +30,21 @@ def problems_of_place(dest: str) -> list[str]:
     return []
 
 
-def check_folder(dest: str, *, commit: str) -> None:
-    """Raise ConfigError where a folder holds something else than an earlier export, which would be written among."""
+def check_folder(dest: str, *, commit: str, source: str | None) -> None:
+    """Raise ConfigError where a folder holds something else than an earlier export, which would be written among.
+
+    `source` is the model that the run was trained from, which no export may replace.
+    """
     if dest.startswith(HUB):
         return
+    if source is not None and storage.absolute(dest).rstrip("/") == storage.absolute(source).rstrip("/"):
+        raise ConfigError(f"{dest} is model.source, which the run was trained from; name a new or empty folder")
     found = [each.url for each in storage.list_objects(dest)]
     if found and storage.join(dest, commit) not in found:
         raise ConfigError(f"{dest} is not empty and holds no {commit} of an earlier export; name a new or empty folder")
+    card = storage.join(dest, CARD)
+    if found and not (card in found and is_model_card(storage.read_bytes(card).decode(errors="replace"))):
+        raise ConfigError(f"{dest} holds a model that is no earlier export of scaletrain; name a new or empty folder")
 
 
 def publish_folder(folder: Path, dest: str, *, commit: str, message: str) -> None:

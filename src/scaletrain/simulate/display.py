@@ -71,8 +71,8 @@ def advice(study: Study) -> list[str]:
     ]
     configured = next((row for row in study.rows if row.name == "as configured"), None)
     if configured is not None and configured.estimate.setting != best:
-        saved = [f"{more(configured.more_hours)} hours"]
-        saved += [f"{more(configured.more_usd)} USD"] if study.knows_prices else []
+        saved = [f"{more(configured.more_hours, of=Range.of(found.hours).mean)} hours"]
+        saved += [f"{more(configured.more_usd, of=Range.of(found.usd).mean)} USD"] if study.knows_prices else []
         lines.append(f"  as configured: {', '.join(saved)}")
     elif configured is not None:
         lines.append("  that is what is configured")
@@ -98,8 +98,8 @@ def row_cells(row: Row, study: Study) -> list[str]:
         f"{1 - setting.on_demand_share:.0%}",
         figure(Range.of(found.hours).mean),
         *([figure(Range.of(found.usd).mean)] if study.knows_prices else []),
-        "" if is_first else more(row.more_hours),
-        *(["" if is_first else more(row.more_usd)] if study.knows_prices else []),
+        "" if is_first else more(row.more_hours, of=Range.of(found.hours).mean),
+        *(["" if is_first else more(row.more_usd, of=Range.of(found.usd).mean)] if study.knows_prices else []),
         f"{found.losses + found.saved_in_time:.3g}",
         f"{found.lost_steps:,.0f}",
     ]
@@ -115,10 +115,11 @@ def span(found: Range) -> str:
     return f"{figure(found.mean)} ({figure(found.p5)} to {figure(found.p95)})"
 
 
-def more(found: Range) -> str:
-    """A mean difference, and how far its 95% interval goes on either side."""
+def more(found: Range, *, of: float) -> str:
+    """A mean difference, and how far its 95% interval goes on either side; "0" where it is nothing beside `of`."""
     half = (found.high - found.low) / 2
-    if abs(found.mean) < 0.005 and half < 0.005:
+    least = max(0.0005, min(0.005, 0.005 * of))
+    if abs(found.mean) < least and half < least:
         return "0"
     sign = "+" if found.mean >= 0 else "-"
     return f"{sign}{figure(abs(found.mean), digits=3)} ±{figure(half, digits=2)}"

@@ -44,7 +44,9 @@ def run_trials(sweep: Sweep, config: Config, section: SweepSection, *, at_once: 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     with scratch_folder("sweep") as folder:
         trainable = tune.with_resources(
-            tune.with_parameters(TuneTrial, base=config, section=section, environment=_cluster_environment()),
+            tune.with_parameters(
+                TuneTrial, base=config, section=section, environment=_cluster_environment(), folder=str(Path.cwd())
+            ),
             tune.PlacementGroupFactory([{_this_machine(): 0.001}]),
         )
         tuner = tune.Tuner(
@@ -70,11 +72,11 @@ class TuneTrial(tune.Trainable):
     """One actor's work: a trial, and after it another."""
 
     def setup(  # type: ignore[override]  # tune.with_parameters brings the rest
-        self, config: dict[str, Any], base: Config, section: SweepSection, environment: Mapping[str, str]
+        self, config: dict[str, Any], base: Config, section: SweepSection, environment: Mapping[str, str], folder: str
     ) -> None:
         setup_logging()
         os.environ.update(environment)
-        self._base, self._section = base, section
+        self._base, self._section, self._folder = base, section, folder
         configure_storage(base)
         self._begin(config)
 
@@ -88,6 +90,7 @@ class TuneTrial(tune.Trainable):
         return {"report": report.to_json(), "done": bool(report.outcome)}
 
     def _begin(self, config: Mapping[str, Any]) -> None:
+        os.chdir(self._folder)  # the command's, where relative paths begin; Tune's own is another for each trial
         self._work = TrialWork(self._base, self._section, int(config["number"]))
 
 

@@ -24,11 +24,18 @@ class Opened:
     before_s: float
 
 
-def open_sweep(config: Config, *, may_change: Callable[[str, object, object], bool], noun: str, parts: str) -> Opened:
+def open_sweep(
+    config: Config,
+    *,
+    may_change: Callable[[str, object, object], bool],
+    noun: str,
+    parts: str,
+    forget: Callable[[SweepLayout], bool],
+) -> Opened:
     """Claim a sweep; `may_change(path, old, new)` says whether a field may differ from the command before.
 
     Raises ConfigError with every field that may not, or where another command works on it. `noun` and `parts` are what
-    messages call it.
+    messages call it; `forget` drops parts that have nothing to compare, and says whether it could drop all of them.
     """
     storage.configure(config.storage.root, config.storage.options)
     config = with_absolute_root(config)
@@ -41,7 +48,7 @@ def open_sweep(config: Config, *, may_change: Callable[[str, object, object], bo
             for path, old, new in changed_fields(load_config(layout.config), config)
             if not may_change(path, old, new)
         ]
-        if problems:
+        if problems and not forget(layout):
             raise ConfigError(problems)
         storage.write_text(layout.config, dump_config(config))
     before_s = read_seconds(layout)

@@ -94,6 +94,11 @@ class TrialRecord:
         return self.state in _OVER
 
     @property
+    def has_begun(self) -> bool:
+        """Whether any step of it is known."""
+        return bool(self.curve or self.facts.step)
+
+    @property
     def value(self) -> float | None:
         """The metric at the end of the curve."""
         return self.curve[-1][1] if self.curve else None

@@ -12,19 +12,20 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from scaletrain import devices, ray_cluster, storage
+from scaletrain import checkpoint, devices, ray_cluster, storage
 from scaletrain.config import Config, WorkerRange
 from scaletrain.config_sweep import SweepSection
 from scaletrain.data.prepare import prepare
 from scaletrain.data.shards import load_index
 from scaletrain.errors import Interrupted, TrainingError
+from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
 from scaletrain.sweep import limits
 from scaletrain.sweep.checking import check_sweep, trial_config
 from scaletrain.sweep.machines import read_watched, watch_of
 from scaletrain.sweep.opening import at_work, open_sweep
 from scaletrain.sweep.progress import Progress
-from scaletrain.sweep.records import SweepLayout, TrialRecord
+from scaletrain.sweep.records import SweepLayout, TrialRecord, read_trials
 from scaletrain.sweep.report import publish
 from scaletrain.sweep.results import Results
 from scaletrain.sweep.space import Values
@@ -63,7 +64,7 @@ def run_sweep(config: Config) -> Ended:
     TrainingError where every trial failed, and whatever ScaletrainError ends the sweep as a whole.
     """
     section = check_sweep(config)
-    opened = open_sweep(config, may_change=_may_change, noun="sweep", parts="trials")
+    opened = open_sweep(config, may_change=_may_change, noun="sweep", parts="trials", forget=_forget_trials)
     config, layout = opened.config, opened.layout
     with at_work(opened, num_cpus=_cpus(config, section), stopping=_STOPPING) as stop:
         gpus = on_ray.count_gpus()
@@ -189,6 +190,18 @@ def _may_change(path: str, old: object, new: object) -> bool:
     if path == "sweep.trials":
         return isinstance(old, int) and isinstance(new, int) and new >= old
     return bool(_MAY_CHANGE.fullmatch(path))
+
+
+def _forget_trials(layout: SweepLayout) -> bool:
+    """Drop all trials where none has made a step, so that another configuration can begin; says whether it could."""
+    trials = read_trials(layout)
+    runs = [RunLayout(layout.root, stretch.run) for each in trials.values() for stretch in each.stretches]
+    if any(each.has_begun for each in trials.values()) or any(checkpoint.latest(run) is not None for run in runs):
+        return False
+    for run in runs:
+        storage.remove(run.config)  # else its run would refuse the new one, too
+    storage.remove(layout.trials)
+    return True
 
 
 def _share_workers(config: Config, section: SweepSection) -> bool:

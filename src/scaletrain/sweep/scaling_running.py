@@ -63,7 +63,7 @@ def run_study(config: Config) -> StudyEnded:
     point failed, and whatever ScaletrainError ends the study as a whole.
     """
     section = check_study(config)
-    opened = open_sweep(config, may_change=_may_change, noun="study", parts="points")
+    opened = open_sweep(config, may_change=_may_change, noun="study", parts="points", forget=lambda _: False)
     config, layout = opened.config, opened.layout
     with at_work(opened, num_cpus=_cpus(config, section), stopping=_STOPPING) as stop:
         device = devices.resolve_device(config.train.device, gpus=on_ray.count_gpus())

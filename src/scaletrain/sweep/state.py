@@ -60,7 +60,9 @@ class Sweep:
         self.failure: ScaletrainError | None = None
         self.trials = read_trials(self._layout)
         for record in self.trials.values():
-            if not record.is_over:  # what it was asked before, and has not done yet, is asked again
+            if record.state == "failed" and not record.has_begun:  # a new command may have mended what kept it
+                self._keep(replace(record, state="waiting", failures=0, reason=""))
+            elif not record.is_over:  # what it was asked before, and has not done yet, is asked again
                 order: Literal["clone", "stop", ""] = (
                     "clone" if record.next else "stop" if record.order == "stop" else ""
                 )

@@ -38,6 +38,7 @@ from scaletrain.train.on_worker import on_a_worker
 from scaletrain.train.planned import keep_plan
 from scaletrain.train.waiting import unshared
 
+_MANY_PASSES = 10  # three are usual
 _STOPPING = "stopping: the step is finished and saved first (once more: stop at once, unsaved)"
 
 log = get_logger(__name__)
@@ -96,6 +97,7 @@ def train(
             sequence_parallel.check_model(prepared.model_url, config.scaling.sequence_parallel)
         index = load_index(prepared.dataset_url)
         total_steps = count_steps(config, index)
+        tell_passes(config, rows=index.splits["train"].rows, total_steps=total_steps)
         precision = devices.resolve_precision(config.train.precision, device)
         job = Job(
             config=config,
@@ -190,6 +192,19 @@ def count_steps(config: Config, index: DatasetIndex) -> int:
         return config.train.steps
     assert config.train.epochs is not None
     return math.ceil(config.train.epochs * rows / config.train.global_batch_size)
+
+
+def tell_passes(config: Config, *, rows: int, total_steps: int) -> None:
+    """Say how often every training row is seen; a model that sees few rows too often learns them by heart."""
+    batch = config.train.global_batch_size
+    passes = total_steps * batch / rows
+    told = f"{total_steps:,} steps of {batch:,} rows: {passes:,.3g} passes over {rows:,} rows"
+    if passes >= 100:
+        told = f"{total_steps:,} steps of {batch:,} rows: {passes:,.0f} passes over {rows:,} rows"
+    if passes > _MANY_PASSES:
+        log.warning("%s; it learns them by heart: give more data, or use train.epochs=3", told)
+    else:
+        log.info("%s", told)
 
 
 def _inputs(config: Config, *, use_ray: bool) -> Prepared:

@@ -7,13 +7,16 @@ share machines are told how many workers each of them may have now, which may ch
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 from scaletrain import policy, ray_autoscaler, ray_cluster
 from scaletrain.config import ScalingSection, WorkerRange
 from scaletrain.errors import ClusterError, DeviceError
+from scaletrain.log import get_logger
 from scaletrain.ray_waiting import Candidate, Demand, cluster_resources, find_candidates, shown, wait_for_places
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def wait_for_workers(
     least, most = _range(scaling)
     bundle, together = _bundle(scaling, device), scaling.sequence_parallel
     if ray_cluster.address() is None:
-        most = whole_groups(_on_this_machine(least, most, bundle), together)
+        most = whole_groups(_on_this_machine(least, most, bundle, is_alone=most_workers is unshared), together)
         if most_workers() is None:
             return WorkerGroup(most, bundle, most=most, together=together)
     began = time.monotonic()
@@ -134,11 +137,18 @@ def _demand(bundle: Mapping[str, float], *, least: int, most: int) -> Demand:
     )
 
 
-def _on_this_machine(least: int, most: int, bundle: Mapping[str, float]) -> int:
+@cache  # said once, however often workers are waited for
+def _tell_of_idle_gpus(gpus: int, used: int, room: int) -> None:
+    log.warning("this machine has %d GPUs, the run uses %d: scaling.workers=%d takes all", gpus, used, room)
+
+
+def _on_this_machine(least: int, most: int, bundle: Mapping[str, float], *, is_alone: bool) -> int:
     """How many workers fit on this machine alone, whose Ray was started with CPUs enough for all of them."""
     resources = cluster_resources()
     room = ray_autoscaler.whole_bundles(resources, bundle)
     if room >= least:
+        if room > most and "GPU" in bundle and is_alone:
+            _tell_of_idle_gpus(int(resources["GPU"]), int(most * bundle["GPU"]), room)
         return min(room, most)
     if "GPU" in bundle:
         gpus = int(resources.get("GPU", 0))
