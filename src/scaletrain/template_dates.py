@@ -5,12 +5,13 @@ would be asked under a date that it was not trained with. The date is the one th
 """
 
 from datetime import date
+from typing import Any
 
 _DATE = date(2024, 7, 26)
 _CODES = ("-d", "-m", *"aAbBdmyYjFxcHIMSp")
 
 
-def with_fixed_date(chat_template: str) -> dict[str, str]:
+def with_fixed_date(chat_template: str) -> dict[str, Any]:
     """What `apply_chat_template` is to be given, so that the template writes that date.
 
     transformers passes no function on to a template, so one of the template's own hides its clock.
