@@ -56,7 +56,7 @@ def test_another_recipe_shows(dataset: str, folder: Path, monkeypatch: pytest.Mo
     """The same settings, and yet another dataset: scaletrain itself makes other rows of them."""
     monkeypatch.setattr("scaletrain.data.identity._RECIPE_VERSION", 99)
     found = diff_datasets(dataset, prepare_varied(folder).dataset_url)
-    assert [(change.name, change.after) for change in found.settings] == [("recipe_version", "1.99")]
+    assert [(change.name, change.after) for change in found.settings] == [("recipe_version", "2.99")]
 
 
 def test_a_new_corpus_and_a_changed_text(dataset: str, folder: Path) -> None:
