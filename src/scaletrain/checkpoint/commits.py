@@ -1,7 +1,7 @@
 """Committing checkpoints, finding the newest that is whole, and removing old ones."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
@@ -166,26 +166,29 @@ def _check(checkpoint_url: str, known: Attempts) -> Manifest | CheckpointError |
 def _sweep(checkpoint_url: str, manifest: Manifest, attempt: int) -> None:
     """Remove from a checkpoint's folder what its manifest does not list; a newer attempt's files are left alone."""
     listed = {file.name for file in manifest.files}
-    for info in storage.list_objects(checkpoint_url):
-        name = info.url.rsplit("/", 1)[-1]
-        match = _ATTEMPT.match(name)
-        if match and int(match[1]) <= attempt and name not in listed:
-            storage.remove(info.url)
+    for url, writer in _files_of(checkpoint_url):
+        if writer is not None and writer <= attempt and url.rsplit("/", 1)[-1] not in listed:
+            storage.remove(url)
     storage.remove_half_written(checkpoint_url)
 
 
 def _remove_what_older_attempts_left(checkpoint_url: str, attempt: int) -> None:
     """File by file: other ranks of this attempt may have come to this step meanwhile, and store theirs there."""
-    for info in storage.list_objects(checkpoint_url):
-        match = _ATTEMPT.match(info.url.rsplit("/", 1)[-1])
-        if match is None or int(match[1]) < attempt:
-            storage.remove(info.url)
+    for url, writer in _files_of(checkpoint_url):
+        if writer is None or writer < attempt:
+            storage.remove(url)
 
 
 def _is_abandoned(checkpoint_url: str, attempt: int) -> bool:
     """Whether a folder beyond the newest checkpoint has no file of this attempt or a newer one, which saves there."""
-    names = (info.url.rsplit("/", 1)[-1] for info in storage.list_objects(checkpoint_url))
-    return all(int(match[1]) < attempt for name in names if (match := _ATTEMPT.match(name)))
+    return all(writer < attempt for _, writer in _files_of(checkpoint_url) if writer is not None)
+
+
+def _files_of(checkpoint_url: str) -> Iterator[tuple[str, int | None]]:
+    """Each file's URL, and the attempt that wrote it; None for what bears no attempt in its name."""
+    for info in storage.list_objects(checkpoint_url):
+        match = _ATTEMPT.match(info.url.rsplit("/", 1)[-1])
+        yield info.url, int(match[1]) if match else None
 
 
 def _step_folders(run: RunLayout) -> list[int]:

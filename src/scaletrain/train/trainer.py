@@ -198,9 +198,8 @@ def tell_passes(config: Config, *, rows: int, total_steps: int) -> None:
     """Say how often every training row is seen; a model that sees few rows too often learns them by heart."""
     batch = config.train.global_batch_size
     passes = total_steps * batch / rows
-    told = f"{total_steps:,} steps of {batch:,} rows: {passes:,.3g} passes over {rows:,} rows"
-    if passes >= 100:
-        told = f"{total_steps:,} steps of {batch:,} rows: {passes:,.0f} passes over {rows:,} rows"
+    shown = f"{passes:,.0f}" if passes >= 100 else f"{passes:.3g}"
+    told = f"{total_steps:,} steps of {batch:,} rows: {shown} passes over {rows:,} rows"
     if passes > _MANY_PASSES:
         log.warning("%s; it learns them by heart: give more data, or use train.epochs=3", told)
     else:
