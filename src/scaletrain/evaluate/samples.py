@@ -29,8 +29,7 @@ def read_prompts(prompts: tuple[str, ...] | str) -> tuple[str, ...]:
     """Prompts as configured: a list, or the URL of a file; raises ConfigError with every line that is none."""
     if not isinstance(prompts, str):
         return prompts
-    # Bytes end at line feeds and carriage returns alone; U+2028 may stand inside a JSON text.
-    lines = [line.decode().strip() for line in storage.read_text(prompts).encode().splitlines()]
+    lines = [line.strip() for line in storage.read_lines(prompts)]
     if not prompts.endswith(".jsonl"):
         found = tuple(line for line in lines if line)
     else:

@@ -26,9 +26,8 @@ def read_prompts(url: str, *, system_prompt: str | None) -> list[tuple[Message, 
     system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
     prompts: dict[bytes, tuple[Message, ...]] = {}
     problems = []
-    # Bytes end at line feeds and carriage returns alone; U+2028 may stand inside a JSON text.
-    for number, line in enumerate(storage.read_text(url).encode().splitlines(), 1):
-        text = line.decode().strip()
+    for number, line in enumerate(storage.read_lines(url), 1):
+        text = line.strip()
         if not text:
             continue
         try:
