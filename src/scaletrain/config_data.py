@@ -61,6 +61,10 @@ class DataSection(Section):
     max_bad_rows: Number = Field(100, description="unreadable rows to skip before giving up")
     system_prompt: str | None = Field(None, description="put before conversations that have none")
     chat_template: str | None = Field(None, description="a Jinja file or URL; the tokenizer's own by default")
+    thinking: bool = Field(
+        False,
+        description="answers hold thoughts (<think>...</think>); false: templates that know thinking leave it out",
+    )
     reuse: bool = Field(
         True, description="keep tokenised documents in the bucket for the next preparation, and use them"
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scaletrain import storage
-from scaletrain.config_file import dump_config
+from scaletrain.config_file import dump_config, load_config
 from scaletrain.config_model import LoraSection, ModelSection
 from scaletrain.errors import CheckpointError, ConfigError
 from scaletrain.layout import RunLayout
@@ -18,6 +18,8 @@ from scaletrain.model.export import export_run, find_checkpoint
 from scaletrain.model.export_place import check_folder
 from scaletrain.model.generate import Sampling, load_for_chat, reply
 from tiny import TEXTS, commit, tiny_config, tiny_model_folder, tiny_run, tiny_tokenizer
+
+SYSTEM = 'Say "no" in \\ 中文 🙂,\nnever {% if %} {{ x }}.'
 
 
 @pytest.fixture(autouse=True)
@@ -203,6 +205,22 @@ def test_the_models_own_chat_template_goes_with_it(tmp_path: Path) -> None:
     storage.write_text(run.config, text)
     tokenizer = AutoTokenizer.from_pretrained(export_run(run, str(tmp_path / "out")))
     assert tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "Hi!"
+
+
+def test_the_template_asks_as_the_run_was_trained(tmp_path: Path) -> None:
+    """Whoever loads the folder gives no setting: its template has the system prompt, and leaves thinking out."""
+    from transformers import AutoTokenizer
+
+    run, _ = tiny_run(str(tmp_path))
+    thinks = "{% for m in messages %}{{ m['content'] }}|{% endfor %}{{ 'off' if enable_thinking is false else 'on' }}"
+    storage.write_text(str(tmp_path / "mine.jinja"), thinks)
+    data = {"chat_template": str(tmp_path / "mine.jinja"), "system_prompt": SYSTEM}
+    config = load_config(run.config, ())
+    storage.write_text(run.config, dump_config(config.model_copy(update={"data": config.data.model_copy(update=data)})))
+    tokenizer = AutoTokenizer.from_pretrained(export_run(run, str(tmp_path / "out")))
+    said, own = {"role": "user", "content": "Hi"}, {"role": "system", "content": "Mine."}
+    assert tokenizer.apply_chat_template([said], tokenize=False) == f"{SYSTEM}|Hi|off"
+    assert tokenizer.apply_chat_template([own, said], tokenize=False, enable_thinking=True) == "Mine.|Hi|on"
 
 
 def test_the_model_card_tells_where_the_model_comes_from(tmp_path: Path) -> None:

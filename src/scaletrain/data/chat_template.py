@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from scaletrain.data.conversation import Conversation, Drop
+from scaletrain.data.rendering import Rendered
 from scaletrain.data.text_tokens import Tokens, byte_positions, tokenise_texts
-from scaletrain.data.turn_spans import Rendered, render_all
+from scaletrain.data.turn_spans import render_all
 from scaletrain.errors import DataError
 
 if TYPE_CHECKING:

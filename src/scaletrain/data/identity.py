@@ -18,7 +18,7 @@ from scaletrain.data.parts import Part
 from scaletrain.data.user_function import source_hash
 from scaletrain.storage.errors import without_password
 
-_DOCUMENTS_VERSION = 2  # raise it with any change in reading, cleaning or encoding that makes other documents
+_DOCUMENTS_VERSION = 3  # raise it with any change in reading, cleaning or encoding that makes other documents
 _RECIPE_VERSION = 3  # raise it with any change that makes other rows of the same documents
 
 _NOT_OF_THE_ROWS = {"max_bad_rows", "reuse"}

@@ -123,7 +123,7 @@ def _make(
 ) -> Statistics:
     """Make the dataset, whatever may be there of it."""
     section, dataset_url = config.data, layout.dataset_url(config.storage.root, dataset_id)
-    tokenizer = build.load_tokenizer(model_url, chat_template=section.chat_template)
+    tokenizer = build.load_tokenizer(model_url, chat_template=section.chat_template, thinking=section.thinking)
     with scratch_folder("prepare") as folder:
         tables = read_documents(
             config, files, leakage, tokenizer, tokenizer_hash=tokenizer_hash, folder=folder, use_ray=use_ray

@@ -8,42 +8,35 @@ these do not add up to the whole text are the true beginnings rendered.
 Even that is most of the time that preparing data takes. Nearly every template puts the same around every turn, so this
 is learned once, from a conversation of four turns. Where it and what is said add up to the whole text, the turns are
 found. A template that does nothing with contents but print them (as ChatML does) need not be asked for the text at all.
+
+A template that writes an answer otherwise once more turns follow has no such turns; asked_turns.py puts them together.
 """
 
 import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from scaletrain.data.asked_turns import as_asked
 from scaletrain.data.conversation import Conversation, Drop
+from scaletrain.data.rendering import (
+    CHANGED,
+    REMEDY,
+    Messages,
+    Rendered,
+    TurnSpan,
+    apply,
+    apply_to_one,
+    begins_with_system,
+)
 from scaletrain.errors import DataError
-from scaletrain.template_dates import with_fixed_date
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Messages = Sequence[dict[str, str]]
-_REMEDY = "give another with data.chat_template"
 _LEARNED_TURNS = 4
 _NOT_SAID = 0xF0000  # and on: for private use
-
-
-@dataclass(frozen=True, slots=True)
-class TurnSpan:
-    """Where a turn stands in the rendered text; `spoken` is where an assistant's own text begins, after the header."""
-
-    start: int
-    spoken: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A conversation's text, and its turns in it (a system turn counted with the user's after it)."""
-
-    text: str
-    spans: Sequence[TurnSpan]
 
 
 def render_all(conversations: Sequence[Conversation], tokenizer: "PreTrainedTokenizerBase") -> list[Rendered | Drop]:
@@ -52,32 +45,43 @@ def render_all(conversations: Sequence[Conversation], tokenizer: "PreTrainedToke
     A Drop stands for one that the template refuses; DataError where turns cannot be told from one another exactly.
     """
     all_messages = [conversation.messages() for conversation in conversations]
-    frames = [_frame(tokenizer, tokenizer.chat_template, has_system=_has_system(each)) for each in all_messages]
+    frames = [_frame(tokenizer, tokenizer.chat_template, has_system=begins_with_system(each)) for each in all_messages]
     if all(frame is not None and frame.is_certain for frame in frames):
         return [frame.around(each) for frame, each in zip(frames, all_messages, strict=True) if frame is not None]
     try:
-        texts: Sequence[str | Drop] = _apply(tokenizer, all_messages, add_generation_prompt=False)
+        texts: Sequence[str | Drop] = apply(tokenizer, all_messages, add_generation_prompt=False)
     except Drop:  # of one of them
-        texts = [_apply_to_one(tokenizer, each) for each in all_messages]
+        texts = [apply_to_one(tokenizer, each) for each in all_messages]
     return [
         text if isinstance(text, Drop) else _find_spans(text, each, frame, tokenizer)
         for text, each, frame in zip(texts, all_messages, frames, strict=True)
     ]
 
 
-def _has_system(messages: Messages) -> bool:
-    return messages[0]["role"] == "system"
-
-
 def _find_spans(
     text: str, messages: Messages, frame: "_Frame | None", tokenizer: "PreTrainedTokenizerBase"
 ) -> Rendered | Drop:
-    if frame is not None and (rendered := frame.around(messages)).text == text:
-        return rendered
+    in_frame = as_asked(messages, text, tokenizer) if frame is None else frame.around(messages)
+    if isinstance(in_frame, Rendered) and (frame is None or in_frame.text == text):
+        return in_frame
     try:
-        return Rendered(text, _spans_of_beginnings(text, messages, tokenizer))
+        spans = _spans_of_beginnings(text, messages, tokenizer)
     except Drop as drop:
         return drop
+    except DataError as exc:
+        if in_frame is None:
+            raise
+        return Drop(CHANGED, str(exc))
+    return Rendered(text, spans) if _says_it_all(text, spans, messages) else Drop(CHANGED, "it leaves out what is said")
+
+
+def _says_it_all(text: str, spans: Sequence[TurnSpan], messages: Messages) -> bool:
+    """Whether what is said is there: a template for images and text in parts prints nothing of a plain text."""
+    first = int(begins_with_system(messages))
+    return all(
+        message["content"].strip() in text[span.start : span.stop]
+        for span, message in zip([*spans[:first], *spans], messages, strict=True)
+    )
 
 
 # --- What a template puts around turns ----------------------------------------------------------------------------
@@ -106,7 +110,7 @@ class _Frame:
 
     def around(self, messages: Messages) -> Rendered:
         """Return what is said in this frame."""
-        first = int(_has_system(messages))
+        first = int(begins_with_system(messages))
         parts = [self.opening + messages[0]["content"]] if first else []
         spans = []
         start, stop = 0, len(parts[0]) if first else 0
@@ -127,7 +131,7 @@ def _frame(tokenizer: "PreTrainedTokenizerBase", chat_template: str | None, *, h
     roles = ["system"] * has_system + ["user", "assistant"] * (_LEARNED_TURNS // 2)
     messages = [{"role": role, "content": chr(_NOT_SAID + number)} for number, role in enumerate(roles)]
     try:
-        [text] = _apply(tokenizer, [messages], add_generation_prompt=False)
+        [text] = apply(tokenizer, [messages], add_generation_prompt=False)
         spans = _spans_of_beginnings(text, messages, tokenizer)
     except (Drop, DataError):  # other conversations may do better, and raise the same where they do not
         return None
@@ -174,7 +178,7 @@ def _spans_of_beginnings(text: str, messages: Messages, tokenizer: "PreTrainedTo
             return spans
     raise DataError(
         "the chat template renders the beginning of a conversation differently once more turns follow, so that the "
-        f"assistant's turns cannot be told from the others exactly; {_REMEDY}"
+        f"assistant's turns cannot be told from the others exactly; {REMEDY}"
     )
 
 
@@ -187,8 +191,8 @@ def _find_turns(
     """
     beginnings = [_beginning(turns, position, opening) for position in range(len(turns))]
     whole = [[*beginning, *turn] for beginning, turn in zip(beginnings, turns, strict=True)]
-    rendered = _apply(tokenizer, whole, add_generation_prompt=False)
-    prompted = _apply(tokenizer, beginnings[1::2], add_generation_prompt=True)
+    rendered = apply(tokenizer, whole, add_generation_prompt=False)
+    prompted = apply(tokenizer, beginnings[1::2], add_generation_prompt=True)
 
     spans = [TurnSpan(0, 0, len(rendered[0]))]
     for position in range(1, len(turns)):
@@ -221,36 +225,5 @@ def _check_generation_prompt(text: str, spans: Sequence[TurnSpan], turns: Messag
             if not said.startswith(turn["content"].strip()):
                 raise DataError(
                     "the chat template ignores add_generation_prompt, so that the assistant's header cannot be told "
-                    f"from what it says; {_REMEDY}"
+                    f"from what it says; {REMEDY}"
                 )
-
-
-def _apply_to_one(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> str | Drop:
-    try:
-        return _apply(tokenizer, [messages], add_generation_prompt=False)[0]
-    except Drop as drop:
-        return drop
-
-
-def _apply(
-    tokenizer: "PreTrainedTokenizerBase", conversations: Sequence[Messages], *, add_generation_prompt: bool
-) -> list[str]:
-    """Render conversations with the tokenizer's template; Drop where the template refuses one."""
-    from jinja2 import TemplateError, TemplateSyntaxError
-
-    if not conversations:
-        return []
-    if not tokenizer.chat_template:
-        raise DataError("the tokenizer has no chat template; give one with data.chat_template")
-    try:
-        texts = tokenizer.apply_chat_template(
-            [list(each) for each in conversations],
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            **with_fixed_date(tokenizer.chat_template),
-        )
-    except TemplateSyntaxError as exc:
-        raise DataError(f"the chat template is not valid Jinja: line {exc.lineno}: {exc.message}; {_REMEDY}") from exc
-    except TemplateError as exc:
-        raise Drop("refused_by_chat_template", str(exc)) from exc
-    return cast("list[str]", texts)

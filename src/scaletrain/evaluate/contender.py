@@ -34,7 +34,8 @@ class Contender:
 
     def tokenizer(self) -> Any:
         """The tokenizer with the chat template that the run trains with."""
-        return load_tokenizer(self.model_url, chat_template=self.config.data.chat_template)
+        data = self.config.data
+        return load_tokenizer(self.model_url, chat_template=data.chat_template, thinking=data.thinking)
 
     def load(self, device: Device, precision: Precision) -> Any:
         """The model on a device, adapters merged; raises CheckpointError, ModelError, StorageError."""

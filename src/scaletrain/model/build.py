@@ -21,6 +21,7 @@ from scaletrain.model import quantization, sources, store, tokenizer
 from scaletrain.model.kernels import Kernels, use_kernels
 from scaletrain.model.recomputing import recompute
 from scaletrain.model.store import fetch, load_index
+from scaletrain.model.template_defaults import with_thinking
 
 if TYPE_CHECKING:
     import torch
@@ -73,8 +74,14 @@ def check_seq_len(model_url: str, seq_len: int) -> None:
         )
 
 
-def load_tokenizer(model_url: str, *, chat_template: str | None = None) -> "PreTrainedTokenizerBase":
-    """Load a model's tokenizer, without fetching its weights; `chat_template` is the URL of a Jinja file to use."""
+def load_tokenizer(
+    model_url: str, *, chat_template: str | None = None, thinking: bool | None = None
+) -> "PreTrainedTokenizerBase":
+    """Load a model's tokenizer, without fetching its weights.
+
+    `chat_template` is the URL of a Jinja file to use. `thinking` is what a template that knows it does by default; None
+    leaves that as it is.
+    """
     from transformers import AutoTokenizer
 
     folder = fetch(model_url, weights=False)
@@ -82,6 +89,8 @@ def load_tokenizer(model_url: str, *, chat_template: str | None = None) -> "PreT
         words: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     if chat_template is not None:
         words.chat_template = storage.read_text(chat_template)
+    if thinking is not None and words.chat_template:
+        words.chat_template = with_thinking(words.chat_template, thinking=thinking)
     return words
 
 

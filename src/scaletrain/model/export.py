@@ -26,6 +26,7 @@ from scaletrain.model.generate import stop_tokens
 from scaletrain.model.quantization import load_dequantized
 from scaletrain.model.sources import errors_of_transformers, quiet_transformers
 from scaletrain.model.store import INDEX, WEIGHTS
+from scaletrain.model.template_defaults import with_system_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -127,14 +128,14 @@ def write_export(
     config = config_file.load_config(run.config)
     base = fetch(base_url(run, manifest))
     model: Any = _in_precision(load_trained(run, manifest, config), manifest, dtype)
-    words = load_tokenizer(base_url(run, manifest), chat_template=config.data.chat_template)
+    words = _tokenizer(run, manifest, config)
     _stop_at_the_end_of_a_turn(model, words)
     with quiet_transformers():
         model.save_pretrained(folder)
         for path in base.iterdir():
             if path.is_file() and not path.name.endswith(WEIGHTS) and path.name not in _WRITTEN_ANEW:
                 shutil.copyfile(path, folder / path.name)
-        if config.data.chat_template is not None:
+        if words.chat_template != load_tokenizer(base_url(run, manifest)).chat_template:
             words.save_pretrained(folder)
     (folder / CARD).write_text(model_card(run, manifest, config, licence=licence), encoding="utf-8")
 
@@ -151,7 +152,7 @@ def _write_adapter(
     adapter.revision = config.model.revision
     with quiet_transformers():
         model.save_pretrained(folder)
-        words = load_tokenizer(base_url(run, manifest), chat_template=config.data.chat_template)
+        words = _tokenizer(run, manifest, config)
         words.save_pretrained(folder)
     card = model_card(run, manifest, config, form="adapter", licence=licence)
     (folder / CARD).write_text(card, encoding="utf-8")
@@ -168,11 +169,20 @@ def _write_gguf(
     licence: str | None,
 ) -> None:
     model = load_trained(run, manifest, config)
-    words = load_tokenizer(base_url(run, manifest), chat_template=config.data.chat_template)
+    words = _tokenizer(run, manifest, config)
     precision: Any = manifest.precision if dtype == "auto" else dtype
     write_gguf(model, words, folder / name, dtype=precision, name=run.name, licence=licence)
     card = model_card(run, manifest, config, form="gguf", place=name, licence=licence)
     (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def _tokenizer(run: RunLayout, manifest: Manifest, config: Config) -> "PreTrainedTokenizerBase":
+    """The tokenizer, whose template asks the model as it was trained, whoever loads it."""
+    data = config.data
+    words = load_tokenizer(base_url(run, manifest), chat_template=data.chat_template, thinking=data.thinking)
+    if data.system_prompt is not None and words.chat_template:
+        words.chat_template = with_system_prompt(words.chat_template, data.system_prompt)
+    return words
 
 
 def _in_precision(model: Any, manifest: Manifest, dtype: Precision) -> Any:
