@@ -49,9 +49,13 @@ def test_no_row_is_too_long_and_none_is_useless(documents: list[Document], seq_l
     for piece in (piece for row in packing.rows for piece in row):
         assert supervised_in(documents, piece) > 0
     for piece, reason in packing.dropped:
-        too_long = piece.stop - piece.start > seq_len
-        assert reason == ("turn_longer_than_seq_len" if too_long else "piece_without_supervised_tokens")
-        assert too_long or supervised_in(documents, piece) == 0
+        turn = first_turn(documents, piece)
+        if reason == "turn_longer_than_seq_len":
+            assert piece.stop - piece.start > seq_len
+        elif reason == "answer_without_its_question":
+            assert turn % 2 == 1 and sum(documents[piece.document].turn_lengths[turn - 1 : turn + 1]) > seq_len
+        else:
+            assert supervised_in(documents, piece) == 0
 
 
 @settings(deadline=None, max_examples=100)
@@ -62,9 +66,9 @@ def test_packing_is_deterministic(documents: list[Document], seq_len: int) -> No
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(st.lists(st.integers(1, 20), min_size=2, max_size=12).map(lambda x: document(*x)), max_size=20))
+@given(st.lists(st.lists(st.integers(1, 50), min_size=2, max_size=12).map(lambda x: document(*x)), max_size=20))
 def test_an_answer_keeps_its_question(documents: list[Document]) -> None:
-    """Where each exchange fits into a row, every piece begins with a user's turn, and short documents stay whole."""
+    """Every piece begins with a user's turn, however long turns are, and short documents stay whole."""
     packing = pack_all(documents, 40)
     pieces = [piece for row in packing.rows for piece in row]
     assert all(first_turn(documents, piece) % 2 == 0 for piece in pieces)
@@ -93,11 +97,15 @@ def test_a_turn_longer_than_a_row_is_dropped_alone() -> None:
     assert {piece for row in packing.rows for piece in row} == {Piece(0, 0, 12), Piece(0, 111, 119)}
 
 
-def test_an_exchange_longer_than_a_row_is_cut_at_its_answer() -> None:
-    """The answer is kept, and its question, which would teach nothing by itself, is counted."""
-    packing = pack_all([document(10, 10)], 16)
-    assert packing.rows == [(Piece(0, 10, 20),)]
-    assert packing.dropped == [(Piece(0, 0, 10), "piece_without_supervised_tokens")]
+@pytest.mark.parametrize("question", [10, 99])
+def test_an_answer_whose_question_has_no_room_is_not_learned(question: int) -> None:
+    """Neither where the two do not fit into a row, nor where the question alone does not; the rest goes on."""
+    packing = pack_all([document(question, 10, 4, 4)], 16)
+    assert packing.rows == [(Piece(0, question + 10, question + 18),)]
+    assert packing.dropped == [
+        (Piece(0, 0, question), "piece_without_supervised_tokens" if question < 16 else "turn_longer_than_seq_len"),
+        (Piece(0, question, question + 10), "answer_without_its_question"),
+    ]
 
 
 def test_a_last_question_stays_with_the_exchange_before_it() -> None:

@@ -19,7 +19,7 @@ from scaletrain.data.user_function import source_hash
 from scaletrain.storage.errors import without_password
 
 _DOCUMENTS_VERSION = 3  # raise it with any change in reading, cleaning or encoding that makes other documents
-_RECIPE_VERSION = 3  # raise it with any change that makes other rows of the same documents
+_RECIPE_VERSION = 4  # raise it with any change that makes other rows of the same documents
 
 _NOT_OF_THE_ROWS = {"max_bad_rows", "reuse"}
 # What is done with documents, not what is in them. A setting that is not named here makes other documents.
