@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from shapes import llama
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from live_bytes import LiveBytes
 from scaletrain.config import Config
@@ -83,6 +84,28 @@ def test_a_measured_pass_is_inside_the_bounds(wanted: Recomputing, lora: LoraSec
     if quantizes(lora):  # the matrix that is whole may be there when memory is fullest
         expected += Amount(0, parts["buffers"].high)
     assert expected.low <= live.most <= expected.high
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"), [("cohere", {"logit_scale": 0.0625}), ("granite", {"logits_scaling": 8.0}), ("llama", {})]
+)
+def test_logits_that_the_model_changes_are_there_as_a_whole(
+    kind: str, setting: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass that cannot make its loss a chunk of logits at a time needs more, and is forecast to."""
+    monkeypatch.setattr("scaletrain.model.loss._CHUNK_ELEMENTS", 2**18)
+    monkeypatch.setattr("scaletrain.plan.memory._CPU_CHUNK_BYTES", 2**20)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    settings = {"model_type": kind, "vocab_size": 8192, "tie_word_embeddings": True, **sizes, **setting}
+    torch.manual_seed(0)
+    trained = LossModel(AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings)).train())
+    with LiveBytes([*trained.parameters(), *trained.buffers()]) as live:
+        make_a_pass(trained, rows=2, seq_len=128)
+    way = Way(stage=2, num_workers=1, micro_batch_size=2, seq_len=128, device="cpu", precision="fp32")
+    parts = forecast_memory(shape_of(settings), way, supervised_share=1.0).host
+    expected = parts["activations"] + parts["logits and loss"]
+    assert expected.low <= live.most <= expected.high
+    assert (live.most > 4 * 256 * 8192) == bool(setting)
 
 
 @pytest.mark.parametrize("shape", [SHAPE_1B, SHAPE_3B], ids=["1B", "3B"])

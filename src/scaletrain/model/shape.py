@@ -42,7 +42,8 @@ class ModelShape:
 
     `mlp_size` is the width of a layer's feed-forward part, `attention_size` heads times their size, `kv_size` the same
     of keys and values; `gated` where the feed-forward part has two input projections. `is_mixture`: experts, of which a
-    token sees some.
+    token sees some. `whole_logits`: the model does something with its logits (scales or caps them), so that the loss
+    has to have all of them at once.
     """
 
     model_type: str
@@ -56,6 +57,7 @@ class ModelShape:
     gated: bool = True
     tied: bool = True
     is_mixture: bool = False
+    whole_logits: bool = False
 
     @cached_property
     def numel(self) -> int:
@@ -241,6 +243,7 @@ def _linear(place: str, layers: Sequence[tuple[str, int, int, bool]]) -> Iterato
 def _built_on_meta(settings: Mapping[str, Any], source: str) -> ModelShape:
     """Any family that transformers knows, built without memory."""
     from scaletrain.model.attention_choice import largest_head
+    from scaletrain.model.loss import ends_with_its_head
 
     model = model_on_meta(settings, source=source)
     text = model.config.get_text_config()
@@ -259,4 +262,5 @@ def _built_on_meta(settings: Mapping[str, Any], source: str) -> ModelShape:
         gated=any("gate_proj" in name or "gate_up_proj" in name for name in names),
         tied=not any(name.startswith("lm_head") for name in names),
         is_mixture=any(".experts" in name for name in names),
+        whole_logits=not ends_with_its_head(model),
     )

@@ -199,7 +199,7 @@ def _layers_at_once(shape: ModelShape, way: Way) -> int:
 
 
 def _loss(shape: ModelShape, way: Way, supervised_share: float | None) -> Amount:
-    """A chunk of logits, the gradients of the hidden states that are supervised, and that of the output layer."""
+    """Logits, a chunk at a time or all, the gradients of supervised hidden states, and that of the output layer."""
     element = 2 if way.precision == "bf16" else 4
     few, many = (0.2, 1.0) if supervised_share is None else (supervised_share, supervised_share)
     hidden = element * shape.hidden_size * way.tokens
@@ -207,11 +207,12 @@ def _loss(shape: ModelShape, way: Way, supervised_share: float | None) -> Amount
     at_once = _CUDA_CHUNK_BYTES if way.device == "cuda" else _CPU_CHUNK_BYTES
     # The output layer's gradient, in the weights' type; in fp32 too for as long as it is added up.
     head = 0 if way.lora is not None else shape.vocab_size * shape.hidden_size
-    fp32_copies = 1 if way.device == "cuda" else 3  # compiled, softmax makes no copies of the logits
-    return Amount(
-        int(few * hidden) + element * head,
-        int(many * hidden) + (4 + element) * head + int(fp32_copies * min(at_once, many * logits)),
-    )
+    # Compiled, softmax makes no copies of a chunk; else its logarithm, its exponential, targets and their difference.
+    fp32_copies = 1 if way.device == "cuda" else 5.25
+    low, high = int(few * hidden) + element * head, int(many * hidden) + (4 + element) * head
+    if shape.whole_logits:  # what was made of them; and what it was made of, with its gradient
+        low, high = low + int(few * logits), high + int(3 * many * logits)
+    return Amount(low, high + int(fp32_copies * min(at_once, many * logits)))
 
 
 def _buffers(shape: ModelShape, way: Way) -> Amount:
