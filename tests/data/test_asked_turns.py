@@ -15,12 +15,11 @@ from scaletrain.model.prompt import end_of_turn
 from scaletrain.model.template_defaults import with_thinking
 from scaletrain.template_dates import with_fixed_date
 
-# The templates of models as they are published; TRL keeps them to know the models by.
-PUBLISHED = {
-    path.stem: path.read_text()
-    for path in sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
-    if "training" not in path.stem
-}
+# The templates of models as they are published; TRL keeps them to know the models by. Of some it has others to train
+# with, which mark what an assistant says.
+TEMPLATES = {path.stem: path.read_text() for path in sorted((Path(trl.__file__).parent / "chat_templates").iterdir())}
+PUBLISHED = {name: text for name, text in TEMPLATES.items() if name != "README" and "_training" not in name}
+MARKED_ALIKE = ("cohere", "cohere2", "gemma", "gemma3", "lfm2", "llama3", "qwen2_5", "qwen3_instruct_2507", "qwen3_vl")
 IN_PARTS = ("idefics3", "llava_next", "smolvlm")  # contents are lists of images and texts
 REWRITTEN = ("qwen3", "qwen3_5_think", "gptoss", "phi3", "deepseek_r1_distill", "nemotron_3_nano")
 WITHOUT_SYSTEM_TURNS = ("gemma",)
@@ -84,6 +83,23 @@ def test_each_answer_stands_behind_the_prompt_for_it(name: str, exchanges: int, 
     assert (end is None) == (name in WITHOUT_AN_END)
     if end is not None:
         assert encoded.input_ids[encoded.supervised].tolist().count(end) == exchanges
+
+
+@pytest.mark.parametrize("name", MARKED_ALIKE)
+def test_what_is_learned_is_what_trl_marks(name: str) -> None:
+    """But for white space after the end of a turn. (Of other templates TRL learns prompts or marks of thinking too.)"""
+    tokenizer, conversation = published(name), talk("Is it?", "Yes.", "Sure?", "Yes, sure.")
+    encoded = encode(conversation, tokenizer)
+    theirs = tokenizer.apply_chat_template(
+        conversation.messages(),
+        chat_template=TEMPLATES[f"{name}_training"],
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    marked = [each for each, learned in zip(theirs["input_ids"], theirs["assistant_masks"], strict=True) if learned]
+    ours = tokenizer.decode(encoded.input_ids[encoded.supervised])
+    assert "Yes, sure." in ours
+    assert "".join(tokenizer.decode(marked).split()) == "".join(ours.split())
 
 
 def test_thoughts_are_left_out_unless_they_are_trained() -> None:
