@@ -1,7 +1,7 @@
 """Turns of a conversation for a template that writes an answer otherwise once more turns follow, or than it is asked.
 
 Qwen3 leaves the marks of thinking out of all answers but the last; gpt-oss ends the last answer with another token;
-Phi-3 puts an end behind the last turn; DeepSeek-R1's prompt for an answer has an opening mark that no written answer
+Phi-3 puts an end behind the last turn; GLM ends no answer at all; DeepSeek-R1's prompt for an answer has an opening mark that no written answer
 has. What such a template writes of a whole conversation is not what the model is asked for, one answer after the
 other. So the text that is trained on is put together: each answer stands behind the prompt for it, and ends as the
 last one does. What the template puts around turns is learned once, from turns that say nothing; that it puts the same
@@ -157,11 +157,15 @@ def _between(whole: str, said: list[str]) -> list[str] | None:
 def _end_and_next(question: str, end: str, tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
     """Split what stands between an answer and the next question into the answer's end and the question's header.
 
-    The answer gets the last answer's end, if that is another; "" where none of them begins with a token of its own.
+    The answer gets the last answer's end, if that is another. Where nothing is written after an answer, what stops the
+    model is the token that begins the next question (as GLM's does), and it ends the last answer too. "" where none of
+    them begins with a token of its own.
     """
     longest_first = sorted((each.content for each in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
     tokens = "|".join(map(re.escape, longest_first))
     of_next = re.match(rf"(\s*)({tokens})(\s*)", question) if tokens else None
+    if of_next is not None and not end:
+        return of_next[2], question.removeprefix(of_next[2])
     of_last = re.match(rf"\s*({tokens})", end) if tokens else None
     if of_next is None or of_last is None:
         return "", ""

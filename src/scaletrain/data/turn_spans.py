@@ -146,6 +146,8 @@ def _frame(tokenizer: "PreTrainedTokenizerBase", chat_template: str | None, *, h
         if not found or header > len(before):
             return None
         turns.append(_Around(before, header, after))
+    if not turns[-1].after:  # answers would not learn to end; asked_turns.py ends them
+        return None
     around = "".join([opening, *(each.before + each.after for each in turns)])
     is_certain = not any(message["content"] in around for message in messages) and _only_prints(chat_template or "")
     return _Frame(opening, turns, is_certain)

@@ -91,17 +91,20 @@ def without_oldest_exchange(messages: Sequence[Message]) -> list[Message] | None
 def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     """The token with which the chat template ends an answer; None where it shows none, or takes no such conversation.
 
-    A model tuned with Llama 3's template ends its answers with <|eot_id|>, whatever its tokenizer calls its end.
+    A model tuned with Llama 3's template ends its answers with <|eot_id|>, whatever its tokenizer calls its end; one
+    tuned with GLM's, which writes nothing there, with the token that begins the next question.
     """
     return _end_of_turn(tokenizer, str(tokenizer.chat_template or ""))
 
 
 @functools.lru_cache(maxsize=_TOKENIZERS_KEPT)
 def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", chat_template: str) -> int | None:
-    said = chr(_STAND_INS[0])
-    messages = [{"role": "user", "content": "0"}, {"role": "assistant", "content": said}]
+    said, question = chr(_STAND_INS[0]), {"role": "user", "content": "0"}
+    messages = [question, {"role": "assistant", "content": said}]
+    after = ""
     try:
-        after = _render(tokenizer, messages, add_generation_prompt=False).rpartition(said)[2] if chat_template else ""
+        for conversation in (messages, [*messages, question]) if chat_template else ():
+            after = after or _render(tokenizer, conversation, add_generation_prompt=False).rpartition(said)[2]
     except ModelError:
         return None
     added = tokenizer.added_tokens_decoder
