@@ -1,11 +1,11 @@
 """Turns of a conversation for a template that writes an answer otherwise once more turns follow, or than it is asked.
 
 Qwen3 leaves the marks of thinking out of all answers but the last; gpt-oss ends the last answer with another token;
-Phi-3 puts an end behind the last turn; GLM ends no answer at all; DeepSeek-R1's prompt for an answer has an opening mark that no written answer
-has. What such a template writes of a whole conversation is not what the model is asked for, one answer after the
-other. So the text that is trained on is put together: each answer stands behind the prompt for it, and ends as the
-last one does. What the template puts around turns is learned once, from turns that say nothing; that it puts the same
-around the turns of a real conversation, and leaves what they say as it is, is compared for each.
+Phi-3 puts an end behind the last turn, GLM none behind any; DeepSeek-R1's prompt for an answer has an opening mark that
+no written answer has. What such a template writes of a whole conversation is not what the model is asked for, one
+answer after the other. So the text that is trained on is put together: each answer stands behind the prompt for it, and
+ends as the last one does. What the template puts around turns is learned once, from turns that say nothing; that it
+puts the same around the turns of a real conversation, and leaves what they say as it is, is compared for each.
 """
 
 import functools
