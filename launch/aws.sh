@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # From an AWS account to your own chat model: launch/aws.sh CONFIG [BUCKET_URL], with a CONFIG whose storage.root is a
-# bucket, as s3://my-bucket/scaletrain. It rents GPU machines, by default two spot machines with one GPU each (about one
-# dollar an hour together; `check` says how much), and gives them back at the end.
+# bucket, as s3://my-bucket/scaletrain. It rents a head, machines without a GPU to prepare the data, and for each of
+# CONFIG's scaling.workers (at most 4 as the file is) a spot machine with one GPU: with two of them about one dollar an
+# hour, as `check` tells. At the end it gives all of them back.
 # Every step does its work once: interrupt it, run it again, and it goes on. Needs: make setup, and `aws configure`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

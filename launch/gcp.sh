@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # From a Google Cloud project to your own chat model: launch/gcp.sh CONFIG REGION [BUCKET_URL], with a CONFIG whose
-# storage.root is a bucket, as gs://my-bucket/scaletrain, and a REGION that has the GPUs, as us-central1. It rents GPU
-# machines, by default two spot machines with one L4 each (`check` says how much they cost), and gives them back at the end.
+# storage.root is a bucket, as gs://my-bucket/scaletrain, and a REGION that has the GPUs, as us-central1. It rents a head,
+# machines without a GPU to prepare the data, and for each of CONFIG's scaling.workers (at most 4 as the file is) a spot
+# machine with one L4; `check` tells what they cost. At the end it gives all of them back.
 # Every step does its work once: interrupt it, run it again, and it goes on. Needs: make setup, and
 # `gcloud auth application-default login`.
 set -euo pipefail

@@ -11,6 +11,7 @@ from scaletrain import checkpoint, storage
 from scaletrain.cli import app
 from scaletrain.config import Config
 from scaletrain.config_file import dump_config
+from scaletrain.config_model import ModelSection
 from scaletrain.data.prepare import Prepared, prepare
 from scaletrain.layout import RunLayout
 from tiny import commit, tiny_config
@@ -47,6 +48,19 @@ def test_rows_are_shown_by_url_and_by_run(prepared: Prepared, folder: Path) -> N
     storage.remove(storage.join(run.checkpoint(1), "manifest.json"))
     checkpoint.commit(run.checkpoint(1), replace(manifest, dataset_url=prepared.dataset_url))
     assert call("data", "show", run.url, "--n", "2") == by_url
+
+
+def test_rows_are_shown_by_a_configuration_that_was_only_prepared(prepared: Prepared, folder: Path) -> None:
+    """What `prepare` made can be looked at by the same CONFIG before its run has begun; else the URL is asked for."""
+    config = varied_config(folder).model_copy(update={"name": "only-prepared"})
+    path = folder / "only-prepared.yaml"
+    path.write_text(dump_config(config))
+    refused = call("data", "show", str(path), exit_code=2)
+    assert f"the URL that `scaletrain prepare {path}` prints" in " ".join(refused.split())
+    begins_there = config.model_copy(update={"model": ModelSection(source=prepared.model_url)})
+    assert prepare(begins_there, use_ray=False).dataset_url == prepared.dataset_url
+    path.write_text(dump_config(begins_there))
+    assert call("data", "show", str(path), "--n", "2") == call("data", "show", prepared.dataset_url, "--n", "2")
 
 
 def test_a_shown_row_as_json(prepared: Prepared) -> None:

@@ -11,7 +11,7 @@ from command_lines import every_command, problem_of, words_of
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")])
 SCRIPTS = sorted(ROOT.glob("launch/*.sh"))
-COMMENTED = sorted([*ROOT.glob("launch/configs/*.yaml"), *ROOT.glob("cluster/*.yaml")])
+COMMENTED = sorted([*ROOT.glob("launch/configs/*.yaml"), *ROOT.glob("cluster/*.yaml"), ROOT / "launch/local.sh"])
 SOURCES = sorted(ROOT.glob("src/scaletrain/**/*.py"))
 COMMAND = r"(?:\.venv/bin/)?scaletrain (?=[a-z-])"
 
@@ -66,7 +66,7 @@ def test_commands_of_scripts_are_right(script: Path) -> None:
 @pytest.mark.parametrize("file", COMMENTED, ids=_name)
 def test_commands_in_comments_are_right(file: Path) -> None:
     """A configuration's own comment says how it is used."""
-    comments = "\n".join(re.findall(r"#\s*(.*)$", file.read_text(), re.M))
+    comments = "\n".join(re.findall(r"#[ \t]*(.*)$", file.read_text(), re.M))
     lines = re.findall(rf"(?:^|then:? |: )\s*{COMMAND}(.+?)(?=   |; then|\"|$)", comments, re.M)
     assert problems(iter(lines), passing=False) == []
     assert problems(in_passing(comments), passing=True) == []

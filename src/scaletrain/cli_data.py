@@ -22,7 +22,7 @@ prepare_app = typer.Typer()
 app = typer.Typer(
     help="Look into prepared datasets: show rows, check, compare two.\n\n"
     "DATASET is the URL that `scaletrain prepare` prints, as bucket/data/0123456789abcdef, or a run or its CONFIG, "
-    "which stand for the dataset that the run is trained on.",
+    "which stand for the dataset that the run is, or would be, trained on.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -126,24 +126,36 @@ def _find(name: str, root: str) -> tuple[str, str | None]:
     from scaletrain import checkpoint, storage
     from scaletrain.data.shards import INDEX
     from scaletrain.run_inputs import inputs_of
-    from scaletrain.runs import check_exists
 
     name = name.rstrip("/")
     if not is_config_file(name) and storage.exists(storage.join(name, INDEX)):
         return name, None
     run = find_run_of(name, root)
-    if is_config_file(name):
-        check_exists(run)
-    if not storage.exists(run.config):
+    if not is_config_file(name) and not storage.exists(run.config):
         raise ConfigError(
             f"{name}: neither a dataset (there is no {storage.join(name, INDEX)}) nor a run at {run.url}; "
             "`scaletrain prepare CONFIG` prints a dataset's URL"
         )
     newest = checkpoint.latest(run)
-    if newest is None:
+    if newest is not None:
+        inputs = inputs_of(run, newest)
+        return inputs.dataset_url, inputs.model_url
+    if is_config_file(name):
+        return _prepared_for(name), None
+    raise ConfigError(
+        f"{run.url}: has not committed a step yet, so it does not say which dataset it is trained on; give the "
+        "dataset's URL, which `scaletrain prepare` prints with its configuration"
+    )
+
+
+def _prepared_for(config_file: str) -> str:
+    """The dataset that a run which has not committed a step yet would take."""
+    from scaletrain.plan.work import find_dataset
+
+    found = find_dataset(load_config_file(config_file, None))
+    if found is None:
         raise ConfigError(
-            f"{run.url}: has not committed a step yet, so it does not say which dataset it is trained on; give the "
-            "dataset's URL, which `scaletrain prepare` prints with its configuration"
+            f"{config_file}: its run has not committed a step yet, and no prepared dataset is found for it; give the "
+            f"URL that `scaletrain prepare {config_file}` prints"
         )
-    inputs = inputs_of(run, newest)
-    return inputs.dataset_url, inputs.model_url
+    return found[0]

@@ -48,7 +48,7 @@ Adapter = Annotated[
     list[str] | None,
     typer.Option("--adapter", metavar="NAME=FOLDER", help="MODEL with this LoRA adapter, as NAME; may be repeated"),
 ]
-Host = Annotated[str | None, typer.Option("--host", help="address to listen on; any but 127.0.0.1 needs --keys")]
+Host = Annotated[str | None, typer.Option("--host", help="address to listen on; any that others reach needs --keys")]
 Port = Annotated[int | None, typer.Option("--port", help="8000 by default; 0: any free one")]
 AskForKeys = Annotated[
     str | None, typer.Option("--keys", metavar="FILE", help="ask for a key of this file (see scaletrain keys)")

@@ -19,6 +19,7 @@ from scaletrain.data.report_charts import Stream, histogram, sankey
 from scaletrain.data.statistics import KEPT, Flow, Statistics
 from scaletrain.page.bars import Bar, shares
 from varied import EVIL, prepare_varied, varied_config
+from web_pages import Complaints, chromium, opened, violations
 
 ATTACK = "<img src=x onerror=\"document.title='taken over'\"><script>document.title='taken over'</script>"
 
@@ -160,6 +161,19 @@ def test_a_browser_shows_it_and_runs_nothing(attacked: str) -> None:
     assert f"<title>dataset {attacked.rsplit('/')[-1]}</title>" in shown
     assert shown.count("<svg") >= 4 and shown.count("<section>") >= 7
     assert "<img" not in shown and "<script" not in shown
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_on_a_phone_all_of_it_is_reached_and_read(dataset: str, colours: str) -> None:
+    """Contrast, names, and keys for what scrolls: axe finds nothing to object to."""
+    report = Path(storage.join(dataset, "report.html")).as_uri()
+    complaints = Complaints()
+    phone = {"viewport": {"width": 390, "height": 780}, "color_scheme": colours}
+    with chromium() as browser, opened(browser, report, complaints, **phone) as page:
+        page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert complaints.lines == []
 
 
 def test_flows_keep_their_size_through_all_columns() -> None:

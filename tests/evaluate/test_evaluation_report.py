@@ -13,6 +13,7 @@ from scaletrain.evaluate.evaluation import Evaluation
 from scaletrain.evaluate.judging import Judgement, Verdict
 from scaletrain.evaluate.report import publish, report_html
 from scaletrain.evaluate.tasks import TaskScore
+from web_pages import Complaints, chromium, opened, violations
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -98,3 +99,16 @@ def test_figures_without_bounds_are_left_out(tmp_path: Path) -> None:
     infinite = Mark(float("inf"), float("inf"), float("inf"), "kept")
     assert lanes([Lane("x", [infinite], "inf")], name="n") == ""
     assert "<circle" in lanes([Lane("x", [infinite, Mark(2.0, 1.5, 3.0, "kept")], "")], name="n")
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_on_a_phone_what_scrolls_is_reached_by_keys(tmp_path: Path, colours: str) -> None:
+    """Wide pictures, tables and long answers; axe finds nothing to object to, and the page is no wider than a phone."""
+    path = tmp_path / "report.html"
+    path.write_bytes(report_html(_evaluation(words="a rather long answer " * 60)))
+    complaints = Complaints()
+    phone = {"viewport": {"width": 390, "height": 780}, "color_scheme": colours}
+    with chromium() as browser, opened(browser, path.as_uri(), complaints, **phone) as page:
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert complaints.lines == []

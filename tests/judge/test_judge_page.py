@@ -15,6 +15,7 @@ from chromium import CHROMIUM
 from commands import start
 from scaletrain.judge.items import Item, read_items, write_items
 from scaletrain.judge.vote_store import VoteStore
+from web_pages import violations
 
 HOSTILE = (
     '<script>document.title = "taken"</script><img src=x onerror="document.title = \'taken\'"> **<b>bold</b>** '
@@ -220,6 +221,20 @@ def test_everything_can_be_reached_and_has_a_name(items_file: str, new_page: Cal
         page.reload()
         page.locator("#judging").wait_for()
         assert page.evaluate(background) != dark
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_covers_anything_and_axe_finds_nothing(
+    items_file: str, new_page: Callable[..., Any], width: int, colours: str
+) -> None:
+    """Also in a narrow window of a machine with a keyboard, where the keys' names would take the choices' room."""
+    with serving(items_file, "--judge", "Ana") as (link,):
+        page = new_page(link, color_scheme=colours, viewport={"width": width, "height": 844})
+        page.locator("#judging").wait_for()
+        choices = [label.bounding_box() for label in page.locator("#choices label span").all()]
+        assert max(box["x"] + box["width"] for box in choices) <= page.locator("#next").bounding_box()["x"]
+        assert violations(page) == []
 
 
 def test_without_a_link_of_ones_own_nothing_is_shown(items_file: str, new_page: Callable[..., Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from scaletrain.page import page as html_page
-from scaletrain.page import section
+from scaletrain.page import section, table
 from scaletrain.page.lines import Chart, Line, line_chart
 from scaletrain.page.ranges import Ranged, ranges
 from web_pages import Complaints, chromium, opened, violations
@@ -34,10 +34,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A page with a chart of each kind."""
+    """A page with a chart of each kind, and a table whose first column needs no heading."""
     charts = (line_chart(BY_WORKERS), line_chart(MANY), line_chart(COSTS), ranges(SCORES, name="scores"))
     path: Path = tmp_path_factory.mktemp("page") / "charts.html"
-    sections = ["<h1>Charts</h1>", *(section("h", "", chart) for chart in charts)]
+    sections = ["<h1>Charts</h1>", *(section("h", "", chart) for chart in charts), table(["", "cost"], [["one", "1"]])]
     path.write_bytes(html_page("charts", sections, footer="", charts=True))
     return path.as_uri()
 

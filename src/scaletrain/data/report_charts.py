@@ -61,7 +61,7 @@ def sankey(streams: Sequence[Stream], *, headings: Sequence[str], name: str) -> 
                 f'<text class="label" x="{label_x:.1f}" y="{middle:.1f}" dy=".35em" text-anchor="{anchor}">{label}'
                 f"<title>{escape(node)}: {count:,}</title></text>"
             )
-    return f'<div class="scroll">{svg(_WIDTH, height, parts, name=name, kind="sankey")}</div>'
+    return f'<div class="scroll" tabindex="0">{svg(_WIDTH, height, parts, name=name, kind="sankey")}</div>'
 
 
 def histogram(counts: Mapping[str, int], *, name: str) -> str:

@@ -65,7 +65,7 @@ def sample_html(sample: Sample) -> str:
     text = "".join(
         f"<mark>{escape(span.text)}</mark>" if span.supervised else escape(span.text) for span in sample.spans
     )
-    said = f'<div dir="auto">{text}</div>' if text else ""
+    said = f'<div class="said" dir="auto" tabindex="0">{text}</div>' if text else ""
     return f'<article class="sample"><header>{escape(" · ".join(filter(None, about)))}</header>{said}</article>'
 
 

@@ -69,7 +69,7 @@ def lanes(rows: Sequence[Lane], *, name: str) -> str:
                 f"{mark.value:.2f} ({mark.low:.2f} to {mark.high:.2f})</title></circle>"
             )
         parts.append(text(_WIDTH - _RIGHT + 14, y, row.told, anchor="start", middle=True, kind="label"))
-    return f'<div class="scroll">{svg(_WIDTH, height, parts, name=name, kind="wide")}</div>'
+    return f'<div class="scroll" tabindex="0">{svg(_WIDTH, height, parts, name=name, kind="wide")}</div>'
 
 
 def reliability(calibration: Calibration, *, name: str, kind: str) -> str:
@@ -121,4 +121,4 @@ def curve(points: Sequence[Point], *, name: str) -> str:
         parts.append(f'<circle class="kept" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{title}</title></circle>')
     for point in dict.fromkeys((shown[0], shown[len(shown) // 2], shown[-1])):
         parts.append(text(xs(point.step), height - 8, f"step {point.step:,}", kind="dim small"))
-    return f'<div class="scroll">{svg(_WIDTH, height, parts, name=name, kind="wide")}</div>'
+    return f'<div class="scroll" tabindex="0">{svg(_WIDTH, height, parts, name=name, kind="wide")}</div>'

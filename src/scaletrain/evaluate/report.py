@@ -194,7 +194,8 @@ def _answers(evaluation: Evaluation) -> str:
 def _side_by_side(evaluation: Evaluation) -> Iterator[str]:
     for prompt, answers in evaluation.answers():
         columns = "".join(
-            f'<div dir="auto"><b>{name}</b>\n{escape(reply) or "(nothing)"}</div>' for name, reply in answers
+            f'<div class="said" dir="auto" tabindex="0"><b>{name}</b>\n{escape(reply) or "(nothing)"}</div>'
+            for name, reply in answers
         )
         head = f'<header dir="auto">{escape(prompt)}</header>'
         yield f'<article class="sample">{head}<div class="pair">{columns}</div></article>'

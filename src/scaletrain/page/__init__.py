@@ -56,7 +56,10 @@ def table(
 ) -> str:
     """A table of cells that are HTML already; columns are numbers, but for `texts`; `kinds` has each row's class."""
     sides = ["name" if place in texts else "number" for place in range(len(heads))]
-    head = "".join(f'<th class="{side}">{escape(each)}</th>' for side, each in zip(sides, heads, strict=True))
+    tags = ["th" if each else "td" for each in heads]  # an empty heading would be read out as a heading of nothing
+    head = "".join(
+        f'<{tag} class="{side}">{escape(each)}</{tag}>' for tag, side, each in zip(tags, sides, heads, strict=True)
+    )
     body = "".join(
         (f'<tr class="{kind}">' if kind else "<tr>")
         + "".join(f'<td class="{side}">{cell}</td>' for side, cell in zip(sides, row, strict=True))

@@ -173,7 +173,7 @@ def answers(histories: Sequence[History], evaluated: Sequence[Evaluated]) -> str
         ]
         said = "".join(
             f'<div class="of-run-{number}"><span class="dim small">{escape(run)}step {step:,}</span>'
-            f'<div dir="auto">{escape(reply[:_ANSWER_CHARS]) or "(nothing)"}</div></div>'
+            f'<div class="said" dir="auto" tabindex="0">{escape(reply[:_ANSWER_CHARS]) or "(nothing)"}</div></div>'
             for number, run, step, reply in rows
         )
         opened = " open" if place == 0 else ""

@@ -12,7 +12,9 @@ function write(text, into) {
   }
   text.split(/^```[^\n]*\n([\s\S]*?)(?:^```[ \t]*$|$(?![\s\S]))/m).forEach((part, place) => {
     if (place % 2) {
-      into.appendChild(document.createElement("pre")).appendChild(document.createElement("code")).textContent = part;
+      const block = into.appendChild(document.createElement("pre"));
+      block.tabIndex = 0; // a long line is scrolled to by keys
+      block.appendChild(document.createElement("code")).textContent = part;
       return;
     }
     for (const paragraph of part.split(/\n{2,}/)) {
