@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from scaletrain import storage
-from scaletrain.errors import StorageError
+from scaletrain.errors import StorageError, TrainingError
 from scaletrain.metrics import RecordWriter, StepMetrics, read_last_record, read_records
 
 
@@ -98,3 +98,16 @@ def test_a_metrics_line_has_what_scripts_rely_on() -> None:
     assert set(promised.split()) <= set(line)
     assert "mfu" not in line
     assert str(line["time"]).endswith("+00:00")
+
+
+def test_nothing_is_uploaded_that_may_not_be(tmp_path: Path) -> None:
+    """Whoever is told before an upload that the run is another's keeps its lines to itself, and says why at the end."""
+
+    def refuse() -> None:
+        raise TrainingError("the run was removed")
+
+    writer = RecordWriter(str(tmp_path / "m"), attempt=1, local_folder=tmp_path / "local", before_upload=refuse)
+    writer.write({"step": 1})
+    with pytest.raises(TrainingError, match="the run was removed"):
+        writer.close()
+    assert read_records(str(tmp_path / "m")) == []

@@ -85,6 +85,37 @@ def test_an_interrupted_copy_is_no_run_and_is_finished(source: RunLayout, tmp_pa
     assert verify_run(target).problems == ()
 
 
+def test_a_file_of_the_same_size_is_not_taken_for_the_same(source: RunLayout, bucket_root: str) -> None:
+    """One that an interrupted copy brought, of what the source has replaced since, or that is damaged there."""
+    target = RunLayout(bucket_root, "run")
+    copied = copy_run(source, target)
+    storage.remove(target.config)
+    (shard,) = (file.url for file in storage.list_objects(target.checkpoint(4)) if "rank-00001" in file.url)
+    hint = target.newest_hint
+    for url in (shard, hint, storage.join(target.checkpoint(2), checkpoint.MANIFEST)):
+        sound = storage.read_bytes(url)
+        storage.write_bytes(url, sound[:-1] + bytes([sound[-1] ^ 1]))
+    again = copy_run(source, target)
+    assert again.found == copied.files - 1 - 3
+    assert verify_run(target).problems == ()
+    assert storage.read_text(hint) == "4"
+
+
+def test_a_copy_between_two_places_of_one_store_is_finished_without_reading_it_again(
+    source: RunLayout, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store itself says that the files are the same."""
+    between, target = RunLayout(f"{s3_bucket}/a", "run"), RunLayout(f"{s3_bucket}/b", "run")
+    copied = copy_run(source, between)
+    copy_run(between, target)
+    storage.remove(target.config)
+    fetched: list[str] = []
+    download_file = storage.download_file
+    monkeypatch.setattr(storage, "download_file", lambda url, path: (fetched.append(url), download_file(url, path)))
+    assert copy_run(between, target).found == copied.files - 1
+    assert fetched == []
+
+
 def test_what_was_never_committed_stays_behind(source: RunLayout, tmp_path: Path) -> None:
     """A folder without a manifest is no checkpoint, here or there."""
     storage.remove(storage.join(source.checkpoint(4), checkpoint.MANIFEST))

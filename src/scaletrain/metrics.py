@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from scaletrain import storage
-from scaletrain.errors import StorageError
+from scaletrain.errors import ScaletrainError
 from scaletrain.layout import attempt_of_part, part_name
 from scaletrain.log import get_logger
 from scaletrain.storage.parallel import in_parallel
@@ -28,7 +28,7 @@ class RecordWriter:
     `folder_url` receives attempt-0001.part-0001.jsonl, ...; no part is ever rewritten, so a part that is there is
     whole. `write` costs one encoding and one write call. `on_lines` is called in the thread with each batch of new
     lines, for live displays. `close` uploads the rest and raises StorageError where that fails; a failed upload
-    before that is tried again with the next part.
+    before that is tried again with the next part, and so is one that `before_upload` does not let pass.
     """
 
     def __init__(
@@ -37,10 +37,12 @@ class RecordWriter:
         *,
         attempt: int,
         local_folder: Path,
+        before_upload: Callable[[], object] = lambda: None,
         on_lines: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
         self._folder_url = folder_url
         self._attempt = attempt
+        self._before_upload = before_upload
         self._on_lines = on_lines
         local_folder.mkdir(parents=True, exist_ok=True)
         name = folder_url.rstrip("/").rsplit("/", 1)[-1]
@@ -74,8 +76,9 @@ class RecordWriter:
                 return
             url = storage.join(self._folder_url, part_name(self._attempt, self._part + 1))
             try:
+                self._before_upload()
                 storage.write_bytes(url, b"".join(lines))
-            except StorageError:
+            except ScaletrainError:
                 with self._lock:
                     self._pending = lines + self._pending
                 raise
@@ -106,7 +109,7 @@ class RecordWriter:
             if time.monotonic() >= next_upload:
                 try:
                     self.flush()
-                except StorageError as error:
+                except ScaletrainError as error:
                     log.warning("records of %s will be uploaded later: %s", self._folder_url, error)
                 next_upload = time.monotonic() + UPLOAD_EVERY_S
 

@@ -2,7 +2,8 @@
 
 The dataset and the model come along, so that neither corpora nor hub have to be within reach of the new place. Each
 file passes through this machine, where it is compared chunk by chunk with the checksums that its index or manifest
-holds. What makes others trust a folder (index.json, manifest.json, and the run's config.yaml at the very end) is
+holds; so is what an earlier copy has brought there already, unless both stores are of a kind and tell that it is the
+same. What makes others trust a folder (index.json, manifest.json, and the run's config.yaml at the very end) is
 written after all that it speaks of: a copy that was interrupted is no run yet, and the same command finishes it.
 """
 
@@ -56,6 +57,15 @@ class _File:
     size_bytes: int
     checksum: str = ""
     chunks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What bytes are: their number, the xxh3-128 of all of them, and the xxh3-64 of each 8 MiB."""
+
+    size_bytes: int
+    checksum: str
+    chunks: tuple[str, ...]
 
 
 def copy_run(source: RunLayout, target: RunLayout) -> Copied:
@@ -168,29 +178,60 @@ def _copy_groups(groups: Iterable[Sequence[_File]]) -> int:
 
 def _copy(file: _File, path: Path) -> bool:
     """Copy one file by way of this machine's disk; returns whether it was there already."""
-    try:
-        if storage.info(file.target).size_bytes == file.size_bytes:
-            return True
-    except NotFoundError:
-        pass
-    storage.download_file(file.source, path)
-    _check(file, path)
+    if _is_there(file, path):
+        return True
+    misfit = _misfit(file, _fetch(file.source, path))
+    if misfit is not None:
+        raise DamagedError(misfit)
     storage.upload_file(path, file.target)
     path.unlink()
     return False
 
 
-def _check(file: _File, path: Path) -> None:
-    """Raise DamagedError where the bytes that came are not those that the index or the manifest speaks of."""
-    whole, chunks = xxhash.xxh3_128(), []
+def _is_there(file: _File, path: Path) -> bool:
+    """Whether the target has these bytes: both stores say so, or they are read.
+
+    A file of the same size may be another, where the source has trained on since a copy that was interrupted.
+    """
+    try:
+        there = storage.info(file.target)
+    except NotFoundError:
+        return False
+    if there.size_bytes != file.size_bytes:
+        return False
+    stores_are_alike = _kind(file.source) == _kind(file.target)
+    if stores_are_alike and there.checksum and there.checksum == storage.info(file.source).checksum:
+        return True
+    found = _fetch(file.target, path)
+    is_known = bool(file.checksum or file.chunks)
+    is_same = _misfit(file, found) is None if is_known else found == _fetch(file.source, path)
+    path.unlink()
+    return is_same
+
+
+def _kind(url: str) -> str:
+    return url.partition("://")[0]
+
+
+def _fetch(url: str, path: Path) -> _Content:
+    """Copy an object to a local file, and hash that."""
+    storage.download_file(url, path)
+    whole, chunks, size_bytes = xxhash.xxh3_128(), [], 0
     with path.open("rb") as opened:
         while block := opened.read(_BLOCK_BYTES):
             whole.update(block)
             chunks.append(xxhash.xxh3_64_hexdigest(block))
-    if path.stat().st_size != file.size_bytes:
-        raise DamagedError(f"{file.source} has {path.stat().st_size} bytes, expected were {file.size_bytes}")
-    if file.chunks and tuple(chunks) != file.chunks:
-        place = next(place for place, pair in enumerate(zip(chunks, file.chunks, strict=True)) if pair[0] != pair[1])
-        raise DamagedError(f"chunk {place} of {file.source} does not match its checksum: the file is damaged")
-    if file.checksum and whole.hexdigest() != file.checksum:
-        raise DamagedError(f"{file.source} does not match its checksum: the file is damaged")
+            size_bytes += len(block)
+    return _Content(size_bytes, whole.hexdigest(), tuple(chunks))
+
+
+def _misfit(file: _File, found: _Content) -> str | None:
+    """What is wrong with bytes, by all that is known of a file; None where nothing is."""
+    if found.size_bytes != file.size_bytes:
+        return f"{file.source} has {found.size_bytes} bytes, expected were {file.size_bytes}"
+    if file.chunks and found.chunks != file.chunks:
+        place = next(at for at, pair in enumerate(zip(found.chunks, file.chunks, strict=True)) if pair[0] != pair[1])
+        return f"chunk {place} of {file.source} does not match its checksum: the file is damaged"
+    if file.checksum and found.checksum != file.checksum:
+        return f"{file.source} does not match its checksum: the file is damaged"
+    return None

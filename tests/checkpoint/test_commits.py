@@ -6,6 +6,7 @@ import pytest
 
 from saved_checkpoint import save, write_shard
 from scaletrain import attempts, checkpoint, storage
+from scaletrain.checkpoint import commits
 from scaletrain.errors import DamagedError, NotFoundError, TrainingError
 from scaletrain.layout import RunLayout
 
@@ -87,6 +88,34 @@ def test_prune_keeps_the_newest_and_sweeps_what_was_never_committed(run: RunLayo
     assert storage.list_folders(run.checkpoints) == ["step-00000030", "step-00000040", "step-00000050"]
 
 
+def test_prune_leaves_a_commit_that_comes_meanwhile(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempt 2 tidies up, stands still, and thaws when attempt 3 has committed the step that was abandoned."""
+    save(run, 10)
+    write_shard(run.checkpoint(20), "attempt-0001.rank-00000-of-00002.safetensors", [])
+    list_objects = storage.list_objects
+
+    def list_and_commit(url: str) -> list[storage.ObjectInfo]:
+        listed = list_objects(url)
+        if url == run.checkpoint(20):
+            monkeypatch.setattr(storage, "list_objects", list_objects)
+            save(run, 20, attempt=3)
+        return listed
+
+    monkeypatch.setattr(storage, "list_objects", list_and_commit)
+    checkpoint.prune(run, keep=1, attempt=2)
+    assert checkpoint.verify(run.checkpoint(20)).attempt == 3
+
+
+def test_prune_ends_where_a_newer_attempt_has_come(run: RunLayout) -> None:
+    """What it found to be of no use may be what the newer one goes on from."""
+    for step in (10, 20):
+        save(run, step)
+    assert [attempts.claim(run), attempts.claim(run)] == [1, 2]
+    with pytest.raises(TrainingError, match="attempt 2 has taken the run over"):
+        checkpoint.prune(run, keep=1, attempt=1)
+    assert checkpoint.verify(run.checkpoint(10)).step == 10
+
+
 def test_prune_leaves_what_another_rank_stores_meanwhile(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempt 1 left a file of step 20; rank 1 of attempt 2 comes to that step once prune has looked there."""
     save(run, 10)
@@ -121,6 +150,48 @@ def test_an_attempt_that_was_taken_over_never_replaces_a_commit(run: RunLayout) 
     with pytest.raises(TrainingError, match="attempt 2 has taken the run over"):
         checkpoint.commit(run.checkpoint(20), old)
     assert checkpoint.load_manifest(run.checkpoint(20)) == newer
+
+
+def test_what_comes_while_a_commit_looks_is_not_replaced(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempt 2 finds attempt 1's manifest, which it may replace; before it does, attempt 3's is there."""
+    first = save(run, 20)
+    load_manifest = commits.load_manifest
+
+    def load_and_be_late(url: str) -> checkpoint.Manifest:
+        monkeypatch.setattr(commits, "load_manifest", load_manifest)
+        found = load_manifest(url)
+        checkpoint.commit(run.checkpoint(20), replace(first, attempt=3))
+        return found
+
+    monkeypatch.setattr(commits, "load_manifest", load_and_be_late)
+    with pytest.raises(TrainingError, match="attempt 3 has taken the run over"):
+        checkpoint.commit(run.checkpoint(20), replace(first, attempt=2))
+    assert checkpoint.load_manifest(run.checkpoint(20)).attempt == 3
+
+
+def test_a_commit_asks_before_it_replaces(run: RunLayout) -> None:
+    """Of two attempts with one number, the one that has the claim replaces the other's manifest, never the reverse."""
+    there = save(run, 20)
+    attempts.claim(run, nonce="mine")
+    with pytest.raises(TrainingError, match="its claim is that of process"):
+        checkpoint.commit(
+            run.checkpoint(20), replace(there, zero_stage=3), check=lambda: attempts.check_newest(run, 1, "another's")
+        )
+    assert checkpoint.load_manifest(run.checkpoint(20)) == there
+    mine = checkpoint.commit(
+        run.checkpoint(20), replace(there, zero_stage=3), check=lambda: attempts.check_newest(run, 1, "mine")
+    )
+    assert checkpoint.load_manifest(run.checkpoint(20)) == mine
+
+
+def test_a_step_that_was_gone_on_from_counts_whatever_comes_late(run: RunLayout) -> None:
+    """Attempt 1 commits step 20 after attempt 2 looked; attempt 3 goes on from there; then attempt 2 begins at 10."""
+    save(run, 10)
+    save(run, 20)
+    attempts.begin(run, 3, 20, after=1)
+    attempts.begin(run, 2, 10, after=1)
+    newest = checkpoint.latest(run)
+    assert newest is not None and newest.step == 20
 
 
 def test_a_stale_listing_does_not_hide_the_newest(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:

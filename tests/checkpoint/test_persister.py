@@ -20,9 +20,9 @@ LENGTH = 1000
 LAYOUT = [lay_out([Extent("fp32", "weight", rank * LENGTH, LENGTH)]) for rank in range(2)]
 
 
-def open_image(run: RunLayout, *, rank: int = 0, world_size: int = 1, attempt: int = 1) -> SharedImage:
+def open_image(run: RunLayout, *, rank: int = 0, world_size: int = 1, attempt: int = 1, nonce: str = "") -> SharedImage:
     layout = LAYOUT[rank]
-    setup = Setup(run, {}, attempt, rank, world_size, layout.size_bytes, len(layout.header), keep=3)
+    setup = Setup(run, {}, attempt, rank, world_size, layout.size_bytes, len(layout.header), keep=3, nonce=nonce)
     image = SharedImage(setup)
     image.memory[: len(layout.header)] = layout.header
     return image
@@ -153,6 +153,28 @@ def test_an_attempt_that_was_taken_over_commits_nothing(run: RunLayout) -> None:
     assert "attempt 2 has taken the run over" in str(failed.error)
     assert checkpoint.latest(run) is None
     image.close()
+
+
+def test_a_save_of_a_run_that_was_removed_and_begun_anew_changes_nothing(run: RunLayout) -> None:
+    """Both have attempt 1: the old one's file stands beside the new one's, and its manifest does not come."""
+    attempts.claim(run, nonce="old")
+    old = open_image(run, nonce="old")
+    fill(old, 0, 1.0)
+    storage.remove(run.url)
+    attempts.claim(run, nonce="new")
+    new = open_image(run, nonce="new")
+    fill(new, 0, 2.0)
+    for image in (new, old):
+        image.order(save(10))
+        image.allow_commit()
+        assert isinstance(image.reply(wait_s=30), Stored)
+    committed, failed = new.reply(wait_s=30), old.reply(wait_s=30)
+    assert isinstance(committed, Committed)
+    assert isinstance(failed, Failed) and "its claim is that of process" in str(failed.error)
+    assert checkpoint.verify(run.checkpoint(10)) == committed.manifest
+    assert checkpoint.open_checkpoint(run.checkpoint(10)).read("fp32", "weight")[0] == 2.0
+    for image in (old, new):
+        image.close()
 
 
 def test_a_takeover_ends_the_wait_for_another_rank(run: RunLayout) -> None:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -63,8 +63,10 @@ class Attempt:
     ) -> None:
         self.run = RunLayout(prepared.root, name)
         self.committed_before = checkpoint.latest(self.run)
-        self.number = attempts.claim(self.run)
-        job = make_job(prepared, name, workers=workers, attempt=self.number, **{**SETTINGS, **overrides})
+        nonce = attempts.new_nonce()
+        self.number = attempts.claim(self.run, nonce=nonce)
+        made = make_job(prepared, name, workers=workers, attempt=self.number, **{**SETTINGS, **overrides})
+        job = replace(made, nonce=nonce)
         storage.write_text(self.run.config, dump_config(job.config))
         self._folder = tempfile.TemporaryDirectory()
         rendezvous = Path(self._folder.name) / "rendezvous"

@@ -61,6 +61,23 @@ def test_workers_that_thaw_after_they_were_replaced(prepared: Prepared, undistur
     assert_recovered(prepared, name, undisturbed)
 
 
+def test_workers_that_thaw_after_their_run_was_removed_and_begun_anew(
+    prepared: Prepared, undisturbed: RunLayout
+) -> None:
+    """The new run's attempt has the same number; the old workers learn at their next commit that it is not theirs."""
+    name = "removed-and-begun-anew"
+    zombie = Attempt(prepared, name, arm=signal_in_step(5, ranks=(0, 1), number=STOP), train__timeout_s=300)
+    zombie.wait_until_frozen((0, 1))
+    zombie.signal(STOP)
+    storage.remove(RunLayout(prepared.root, name).url)
+    finish(prepared, name, debug__stop_after=9)
+    zombie.signal(CONTINUE)
+    for ended in zombie.wait(went_on_from=0):
+        assert "attempt 1 of removed-and-begun-anew ends: its claim is that of process" in str(ended.error)
+    finish(prepared, name)
+    assert_recovered(prepared, name, undisturbed)
+
+
 # Step 3 makes rank 0's first five writes (file, manifest, the hint as text and as bytes, a record swept).
 @pytest.mark.parametrize("number", [6, 7, 8], ids=["file", "manifest", "hint"])
 def test_a_save_that_thaws_after_it_was_replaced(prepared: Prepared, undisturbed: RunLayout, number: int) -> None:

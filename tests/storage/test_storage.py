@@ -193,6 +193,30 @@ def test_of_many_creators_exactly_one_wins(bucket_root: str) -> None:
     assert storage.read_bytes(url) == b"%d" % won.index(True)
 
 
+def test_a_version_is_replaced_once(bucket_root: str) -> None:
+    """Only the version that was seen gives way; one that has come since, and none at all, do not."""
+    url = storage.join(bucket_root, "manifest.json")
+    storage.write_bytes(url, b"first")
+    seen = storage.info(url).version
+    assert storage.replace(url, b"second", version=seen) is True
+    assert storage.replace(url, b"third", version=seen) is False
+    assert storage.read_bytes(url) == b"second"
+    storage.remove(url)
+    assert storage.replace(url, b"fourth", version=seen) is False
+    assert storage.list_objects(bucket_root) == []
+
+
+def test_of_many_who_replace_a_version_exactly_one_wins(bucket_root: str) -> None:
+    """When many replace what they have seen at once, one is told True and its bytes are the object's."""
+    url = storage.join(bucket_root, "manifest.json")
+    storage.write_bytes(url, b"seen")
+    seen = storage.info(url).version
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(lambda number: storage.replace(url, b"%d" % number, version=seen), range(16)))
+    assert won.count(True) == 1
+    assert storage.read_bytes(url) == b"%d" % won.index(True)
+
+
 def test_remove_takes_a_folder_and_spares_its_neighbours(bucket_root: str) -> None:
     """A removed folder is gone with all below it; a name that only begins alike stays; a second removal is fine."""
     for name in ("runs/a/1", "runs/a/deep/2", "runs/ab/3", "runs/a[1]*?.json"):

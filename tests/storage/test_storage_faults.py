@@ -160,6 +160,20 @@ def test_a_creation_whose_answer_was_lost_is_ours(faulty: tuple[str, FaultProxy]
     assert storage.read_bytes(url) == b"the same"
 
 
+def test_a_replacement_whose_answer_was_lost_is_ours(faulty: tuple[str, FaultProxy]) -> None:
+    """The store did replace it: the next request is refused, and the writer still learns that it was itself."""
+    root, proxy = faulty
+    url = storage.join(root, "manifest.json")
+    storage.write_bytes(url, b"first")
+    seen = storage.info(url).version
+    fault = proxy.inject("drop_answer", writes)
+    assert storage.replace(url, b"second", version=seen) is True
+    assert fault.times == 0
+    proxy.inject("drop_answer", writes)
+    assert storage.replace(url, b"third", version=seen) is False
+    assert storage.read_bytes(url) == b"second"
+
+
 def test_of_many_creators_with_lost_answers_exactly_one_wins(faulty: tuple[str, FaultProxy]) -> None:
     """Also when the first answers are lost, and all write the same bytes, one of many creators is told True."""
     root, proxy = faulty

@@ -1,6 +1,7 @@
 """storage in a local folder: what a disk does that a bucket does not, and a bucket's promises kept all the same."""
 
 import errno
+import fcntl
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from scaletrain import storage
 from scaletrain.errors import AccessError, StorageError
+from scaletrain.storage import local
 from scaletrain.storage.errors import errors_of
 
 
@@ -148,3 +150,31 @@ def test_half_written_files_are_removed_when_asked(tmp_path: Path) -> None:
     storage.remove_half_written(str(tmp_path), unchanged_for_s=60)
     left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["below/.0123456789abcdef.partial", "whole"]
+
+
+def test_a_replacement_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process that stands still in the middle of one is told of, and its lock goes with it."""
+    monkeypatch.setattr(local, "_LOCK_S", 0.2)
+    url = str(tmp_path / "manifest.json")
+    storage.write_bytes(url, b"first")
+    seen = storage.info(url).version
+    with Path(url).open("rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StorageError, match=r"manifest.json: .* a process that stands still is replacing this file"):
+            storage.replace(url, b"second", version=seen)
+    assert storage.replace(url, b"second", version=seen)
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_a_creation_whose_answer_a_network_disk_lost_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The link was made, and the second request for it is told that there is such a file."""
+    hardlink_to = Path.hardlink_to
+
+    def link_twice(path: Path, target: Path) -> None:
+        for _ in range(2):
+            hardlink_to(path, target)
+
+    monkeypatch.setattr(Path, "hardlink_to", link_twice)
+    assert storage.create(str(tmp_path / "attempt"), b"mine") is True
+    assert storage.create(str(tmp_path / "attempt"), b"yours") is False
+    assert (tmp_path / "attempt").read_bytes() == b"mine"

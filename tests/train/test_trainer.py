@@ -2,16 +2,20 @@
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
 from commands import run
-from scaletrain import checkpoint
+from scaletrain import attempts, checkpoint, storage
 from scaletrain.config_file import load_config
+from scaletrain.errors import TrainingError
 from scaletrain.layout import RunLayout
+from scaletrain.train.trainer import _attempt as attempt_of
 from scaletrain.train.trainer import tell_passes
+from workers import Prepared, make_job
 
 CONFIG = """
 name: kept
@@ -63,3 +67,27 @@ def test_too_little_data_is_told(caplog: pytest.LogCaptureFixture, tmp_path: Pat
     assert many.getMessage().startswith("1,000 steps of 64 rows: 1,280 passes over 50 rows")
     assert "train.epochs=3" in many.getMessage()
     assert few.getMessage() == "30 steps of 64 rows: 3 passes over 640 rows"
+
+
+def test_a_driver_that_was_replaced_does_not_take_the_run_back(prepared: Prepared) -> None:
+    """It stood still while another trained the run; its workers are lost, and it wants the next attempt."""
+    job = make_job(prepared, "replaced")
+    with attempt_of(replace(job, attempt=0), seen=0) as first:
+        assert attempts.claim(job.run, after=attempts.read_attempts(job.run).newest) == 2
+    with (
+        pytest.raises(TrainingError, match="replaced is being trained at this moment: attempt 2"),
+        attempt_of(first, seen=0),
+    ):
+        pass
+    assert attempts.read_attempts(job.run).claimed == (1, 2)
+
+
+def test_a_driver_whose_run_was_removed_does_not_go_on_in_the_new_one(prepared: Prepared) -> None:
+    """The next number is free there, and is not taken."""
+    job = make_job(prepared, "removed")
+    with attempt_of(replace(job, attempt=0), seen=0) as first:
+        storage.remove(job.run.url)
+        attempts.claim(job.run)
+    with pytest.raises(TrainingError, match="its claim is that of process"), attempt_of(first, seen=0):
+        pass
+    assert attempts.read_attempts(job.run).claimed == (1,)

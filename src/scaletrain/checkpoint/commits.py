@@ -1,14 +1,14 @@
 """Committing checkpoints, finding the newest that is whole, and removing old ones."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import orjson
 
 from scaletrain import storage
-from scaletrain.attempts import Attempts, read_attempts
+from scaletrain.attempts import Attempts, check_newest, read_attempts
 from scaletrain.checkpoint.manifest import MANIFEST, Manifest, load_manifest, seal
 from scaletrain.checkpoint.shard_file import VerifiedFile
 from scaletrain.errors import CheckpointError, DamagedError, NewerFormatError, NotFoundError, TrainingError
@@ -22,16 +22,17 @@ _ATTEMPT = re.compile(r"attempt-(\d+)\.")
 log = get_logger(__name__)
 
 
-def latest(run: RunLayout, *, passing_over: Collection[int] = ()) -> Manifest | None:
+def latest(run: RunLayout, *, passing_over: Mapping[int, CheckpointError] = {}) -> Manifest | None:
     """The newest checkpoint whose manifest is whole and whose files have the sizes it states; None if there is none.
 
     This is the only answer to "latest": retry, resume, evaluate, export and serve all ask it. A newer folder that
     does not verify is passed over with a warning that says why; one without a manifest was never committed; one that
-    an attempt committed after a newer attempt had gone on without it does not count. `passing_over` names steps whose
-    bytes were found to be damaged. Raises NewerFormatError where a newer version of scaletrain wrote the newest, and
-    DamagedError where there are checkpoints and none of them is whole: None would have the run begin anew.
+    an attempt committed after a newer attempt had gone on without it does not count. `passing_over` has the steps whose
+    bytes were found to be damaged, and how. Raises NewerFormatError where a newer version of scaletrain wrote the
+    newest, and DamagedError where there are checkpoints and none of them is whole: None would have the run begin anew.
     """
     newest, damaged = _find_newest(run, passing_over)
+    damaged = [*passing_over.values(), *damaged]
     if newest is None and damaged:
         raise DamagedError(
             f"no checkpoint of {run.url} is whole: {'; '.join(map(str, damaged))}. Bring an older version of these "
@@ -45,39 +46,29 @@ def newest_whole(run: RunLayout, *, passing_over: Collection[int] = ()) -> Manif
     return _find_newest(run, passing_over)[0]
 
 
-def commit(checkpoint_url: str, manifest: Manifest) -> Manifest:
+def commit(checkpoint_url: str, manifest: Manifest, *, check: Callable[[], object] = lambda: None) -> Manifest:
     """Write the manifest, which makes the checkpoint real; every file must have been written before.
 
     It never takes the place of a newer attempt's: then TrainingError is raised. An older attempt's, which does not
-    count any more, is removed.
+    count any more, is replaced, and nothing else that may have come there meanwhile. `check` is asked before, and
+    raises where this attempt is not the newest.
     """
     sealed = seal(manifest)
-    url = storage.join(checkpoint_url, MANIFEST)
-    while not storage.create(url, orjson.dumps(asdict(sealed), option=orjson.OPT_INDENT_2)):
-        try:
-            there = load_manifest(checkpoint_url)
-        except NotFoundError:
-            continue
-        except NewerFormatError:
-            raise
-        except CheckpointError as error:
-            log.warning("replacing a damaged manifest: %s", error)
-        else:
-            if there.attempt > manifest.attempt:
-                raise TrainingError(
-                    f"attempt {manifest.attempt} ends without its checkpoint of step {manifest.step}: attempt "
-                    f"{there.attempt} has taken the run over and has committed that step"
-                )
-        storage.remove(url)
+    data = orjson.dumps(asdict(sealed), option=orjson.OPT_INDENT_2)
+    while not (
+        storage.create(storage.join(checkpoint_url, MANIFEST), data)
+        or _replace_an_older(checkpoint_url, manifest, data, check)
+    ):
+        pass  # another has come there meanwhile, or is gone
     return sealed
 
 
-def prune(run: RunLayout, *, keep: int, attempt: int) -> list[int]:
+def prune(run: RunLayout, *, keep: int, attempt: int, nonce: str = "") -> list[int]:
     """Remove all but the newest `keep` checkpoints that count and are whole, and what `attempt` does not need.
 
     That is everything older than the newest one, what older attempts left beyond it, and what they left in the folders
     that stay. Returns the steps that were removed. Each manifest goes first, so that no half-removed folder looks
-    committed.
+    committed. Raises TrainingError where the attempt, which has that `nonce`, is not the newest any more.
     """
     known, steps = read_attempts(run), _step_folders(run)
     found = {step: _check(run.checkpoint(step), known) for step in steps}
@@ -89,8 +80,9 @@ def prune(run: RunLayout, *, keep: int, attempt: int) -> list[int]:
         step for step in steps if step not in kept and (step < newest or _is_abandoned(run.checkpoint(step), attempt))
     ]
     for step in removed:
-        storage.remove(storage.join(run.checkpoint(step), MANIFEST))
+        check_newest(run, attempt, nonce)
         if step < newest:
+            storage.remove(storage.join(run.checkpoint(step), MANIFEST))
             storage.remove(run.checkpoint(step))
         else:
             _remove_what_older_attempts_left(run.checkpoint(step), attempt)
@@ -124,6 +116,28 @@ def verify(checkpoint_url: str) -> Manifest:
             for _ in pool.map(file.chunk, range(len(record.chunks))):
                 pass
     return manifest
+
+
+def _replace_an_older(checkpoint_url: str, manifest: Manifest, data: bytes, check: Callable[[], object]) -> bool:
+    """Put a manifest in the place of an older attempt's or a damaged one; False where that is there no more."""
+    url = storage.join(checkpoint_url, MANIFEST)
+    try:
+        version = storage.info(url).version
+        there = load_manifest(checkpoint_url)
+    except NotFoundError:
+        return False
+    except NewerFormatError:
+        raise
+    except CheckpointError as error:
+        log.warning("replacing a damaged manifest: %s", error)
+    else:
+        if there.attempt > manifest.attempt:
+            raise TrainingError(
+                f"attempt {manifest.attempt} ends without its checkpoint of step {manifest.step}: attempt "
+                f"{there.attempt} has taken the run over and has committed that step"
+            )
+    check()  # after the look: what was there then is not of a newer attempt, and nothing else is replaced
+    return storage.replace(url, data, version=version)
 
 
 def _find_newest(run: RunLayout, passing_over: Collection[int]) -> tuple[Manifest | None, list[CheckpointError]]:
@@ -173,15 +187,19 @@ def _sweep(checkpoint_url: str, manifest: Manifest, attempt: int) -> None:
 
 
 def _remove_what_older_attempts_left(checkpoint_url: str, attempt: int) -> None:
-    """File by file: other ranks of this attempt may have come to this step meanwhile, and store theirs there."""
+    """File by file: others of this attempt or a newer one may have come to this step meanwhile, and store theirs there.
+
+    A manifest stays, for it may be theirs; an older attempt's does not count, and is replaced when the step is saved.
+    """
     for url, writer in _files_of(checkpoint_url):
-        if writer is None or writer < attempt:
+        if writer is not None and writer < attempt:
             storage.remove(url)
 
 
 def _is_abandoned(checkpoint_url: str, attempt: int) -> bool:
-    """Whether a folder beyond the newest checkpoint has no file of this attempt or a newer one, which saves there."""
-    return all(writer < attempt for _, writer in _files_of(checkpoint_url) if writer is not None)
+    """Whether a folder beyond the newest checkpoint has files, and none of this attempt or a newer one, which saves."""
+    writers = [writer for _, writer in _files_of(checkpoint_url) if writer is not None]
+    return bool(writers) and max(writers) < attempt
 
 
 def _files_of(checkpoint_url: str) -> Iterator[tuple[str, int | None]]:

@@ -46,10 +46,20 @@ class Setup:
     size_bytes: int
     header_bytes: int
     keep: int
+    nonce: str = ""  # of the attempt's claim
 
     @property
     def file_name(self) -> str:
-        return _file_name(self.attempt, self.rank, self.world_size)
+        return self.file_name_of(self.rank)
+
+    def file_name_of(self, rank: int) -> str:
+        """The nonce keeps apart what two attempts of one number store, where a run was removed and begun anew."""
+        nonce = f".{self.nonce}" if self.nonce else ""
+        return f"attempt-{self.attempt:04d}.rank-{rank:05d}-of-{self.world_size:05d}{nonce}.safetensors"
+
+    def check_newest(self) -> None:
+        """Raise TrainingError where another attempt has taken the run over."""
+        attempts.check_newest(self.run, self.attempt, self.nonce)
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,7 @@ def serve(connection: Connection, image_fd: int) -> None:
             except _WorkerGone:
                 return
             except ScaletrainError as error:
-                worker.tell(Failed(order.step, attempts.cause_of(setup.run, setup.attempt, error)))
+                worker.tell(Failed(order.step, attempts.cause_of(setup.run, setup.attempt, error, setup.nonce)))
             except Exception:  # noqa: BLE001 -- the worker is told, and ends the run with it
                 worker.tell(Failed(order.step, StorageError(f"a save failed:\n{traceback.format_exc()}")))
 
@@ -187,7 +197,7 @@ def _gather_records(setup: Setup, step: int, own: FileRecord, worker: _WorkerLin
                 )
             worker.look(wait_s)
             if wait_s == _LONGEST_POLL_S:  # a newer attempt sweeps away the record that is waited for
-                attempts.check_newest(setup.run, setup.attempt)
+                setup.check_newest()
             wait_s = min(2 * wait_s, _LONGEST_POLL_S)
         raw = orjson.loads(storage.read_bytes(_record_url(setup, step, rank)))
         records.append(FileRecord(**{**raw, "chunks": tuple(raw["chunks"])}))
@@ -201,17 +211,17 @@ def _commit(setup: Setup, manifest: Manifest, worker: _WorkerLine) -> Manifest:
     lists the checkpoints after it, and finds this one.
     """
     worker.wait_for_leave()
-    attempts.check_newest(setup.run, setup.attempt)
-    committed = commits.commit(setup.run.checkpoint(manifest.step), manifest)
+    setup.check_newest()
+    committed = commits.commit(setup.run.checkpoint(manifest.step), manifest, check=setup.check_newest)
     storage.write_text(setup.run.newest_hint, str(manifest.step))
-    attempts.check_newest(setup.run, setup.attempt)
+    setup.check_newest()
     return committed
 
 
 def _prune(setup: Setup) -> None:
     """Remove what nobody needs any more; whatever goes wrong is said, and done after the next commit."""
     try:
-        commits.prune(setup.run, keep=setup.keep, attempt=setup.attempt)
+        commits.prune(setup.run, keep=setup.keep, attempt=setup.attempt, nonce=setup.nonce)
     except Exception as error:  # noqa: BLE001 -- the commit is made, and a run is worth more than tidiness
         log.warning("old checkpoints of %s stay until the next commit: %s", setup.run.url, error)
 
@@ -230,8 +240,4 @@ def _leave_record(setup: Setup, step: int, record: FileRecord) -> None:
 
 
 def _record_url(setup: Setup, step: int, rank: int) -> str:
-    return storage.join(setup.run.checkpoint(step), f"{_file_name(setup.attempt, rank, setup.world_size)}.json")
-
-
-def _file_name(attempt: int, rank: int, world_size: int) -> str:
-    return f"attempt-{attempt:04d}.rank-{rank:05d}-of-{world_size:05d}.safetensors"
+    return storage.join(setup.run.checkpoint(step), f"{setup.file_name_of(rank)}.json")

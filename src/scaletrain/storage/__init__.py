@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,11 +24,16 @@ from scaletrain.storage.streaming import stream
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One object; `version` changes whenever its bytes are replaced by others."""
+    """One object; `version` changes whenever its bytes are replaced by others.
+
+    Two objects of one kind of store that have the same size and `checksum` have the same bytes; "" says nothing, and a
+    listing has none.
+    """
 
     url: str
     size_bytes: int
     version: str
+    checksum: str = field(default="", compare=False)
 
 
 # --- URLs ---------------------------------------------------------------------------------------------------------
@@ -103,7 +108,7 @@ def info(url: str) -> ObjectInfo:
             return ObjectInfo(url, *local.size_and_version(local_path(url)))
         store, name = store_of(url)
         details = store.info(name)
-        return ObjectInfo(url, details.size_bytes, details.version)
+        return ObjectInfo(url, details.size_bytes, details.version, details.checksum)
 
 
 def list_objects(url: str) -> list[ObjectInfo]:
@@ -235,6 +240,19 @@ def create(url: str, data: bytes) -> bool:
             return local.create(local_path(url), data)
         store, name = store_of(url)
         return store.create(name, data)
+
+
+def replace(url: str, data: bytes, *, version: str) -> bool:
+    """Write an object only over the version of it that `info` told, and say whether it was us.
+
+    False where another has taken its place, or it is gone. Like `create` it knows its own work again where an answer
+    was lost. In a store of which only fsspec knows, the comparison and the write are two requests.
+    """
+    with errors_of(url):
+        if is_local(url):
+            return local.replace(local_path(url), data, version)
+        store, name = store_of(url)
+        return store.replace(name, data, version)
 
 
 def remove(url: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from scaletrain.errors import StorageError
 from scaletrain.log import get_logger
-from scaletrain.storage.client import MIB, Client, Details, Page, Part, Piece, Upload
+from scaletrain.storage.client import ABSENT, MIB, Client, Details, Page, Part, Piece, Upload
 from scaletrain.storage.errors import IncompleteAnswerError, errors_of
 from scaletrain.storage.parallel import in_parallel, piece_in_memory, ranges
 from scaletrain.storage.retry import retried
@@ -132,14 +132,22 @@ class BucketStore:
         self._send(name, len(data), lambda start, stop: data if stop - start == len(data) else bytes(view[start:stop]))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write an object where there is none, and say whether it was us.
+        """Write an object where there is none, and say whether it was us."""
+        return self._put_over(name, data, ABSENT)
 
-        The answer to a request that went through may be lost, and the next one is told that there is such an object:
+    def replace(self, name: str, data: bytes, version: str) -> bool:
+        """Write an object over a version of it, and say whether it was us."""
+        return self._put_over(name, data, version)
+
+    def _put_over(self, name: str, data: bytes, version: str) -> bool:
+        """Write an object if it has this version now, and say whether it was us.
+
+        The answer to a request that went through may be lost, and the next one is told that there is another object:
         the mark, a number that is drawn here and kept in the object's metadata, tells it from another's.
         """
         mark = secrets.token_hex(16)
         try:
-            retried(lambda: self.client.put(name, data, mark=mark, only_if_absent=True))
+            retried(lambda: self.client.put(name, data, mark=mark, over=version))
         except FileExistsError:
             found = self._head(name)
             return found is not None and found.mark == mark
@@ -217,7 +225,7 @@ class BucketStore:
         if size_bytes <= client.largest_put_bytes:
             with piece_in_memory():
                 data = read(0, size_bytes)
-                retried(lambda: client.put(name, data, mark="", only_if_absent=False))
+                retried(lambda: client.put(name, data, mark="", over=None))
             return
         upload = retried(lambda: client.begin(name, mark=secrets.token_hex(16)))
         part_bytes = max(_PIECE_BYTES, -(-size_bytes // _MAX_PARTS))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 MARK = "scaletrain-mark"  # the metadata that tells the writer of an object whether it was its own request that made it
+ABSENT = ""  # the version of an object that is not there
 MIB = 2**20
 MAX_CONNECTIONS = 64  # that a process keeps to one kind of store
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 30.0
@@ -15,12 +16,16 @@ CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 30.0
 
 @dataclass(frozen=True)
 class Details:
-    """One object as its store describes it; a listing does not tell the mark."""
+    """One object as its store describes it; a listing tells neither mark nor checksum.
+
+    Two objects of one kind of store that have the same size and checksum have the same bytes; "" says nothing.
+    """
 
     name: str
     size_bytes: int
     version: str
     mark: str = ""
+    checksum: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,11 @@ class Client(Protocol):
     def get(self, name: str, start: int, stop: int, *, version: str | None) -> Piece:
         """Read the bytes from `start` up to `stop`, fewer at the end of the object; of one version if it is given."""
 
-    def put(self, name: str, data: bytes, *, mark: str, only_if_absent: bool) -> None:
-        """Write an object; FileExistsError where there is one and it should not be replaced."""
+    def put(self, name: str, data: bytes, *, mark: str, over: str | None) -> None:
+        """Write an object over whatever there is (None), over nothing (ABSENT), or over the version given alone.
+
+        Raises FileExistsError where something else is there, or that version is gone.
+        """
 
     def delete(self, names: Sequence[str]) -> None:
         """Remove up to a thousand objects of one bucket; missing ones are fine."""

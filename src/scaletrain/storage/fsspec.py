@@ -78,6 +78,17 @@ class FsspecStore:
                 return False
         return True
 
+    def replace(self, name: str, data: bytes, version: str) -> bool:
+        """Write an object over a version of it, and say whether it was us; one request after the other."""
+        with _memory_lock if self.in_memory else nullcontext():
+            try:
+                if self.info(name).version != version:
+                    return False
+            except FileNotFoundError:
+                return False
+            self.file_system.pipe_file(name, data)
+        return True
+
     def remove(self, name: str) -> None:
         """Remove an object, and everything below it."""
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from scaletrain.errors import ConfigError
 from scaletrain.storage.client import (
+    ABSENT,
     CONNECT_TIMEOUT_S,
     MARK,
     MAX_CONNECTIONS,
@@ -81,7 +82,8 @@ class GcsClient:
         found = self._bucket(name).get_blob(_key_of(name), **_ONCE) if "/" in name else None
         if found is None:
             return None
-        return Details(name, int(found.size), str(found.generation), (found.metadata or {}).get(MARK, ""))
+        mark = (found.metadata or {}).get(MARK, "")
+        return Details(name, int(found.size), str(found.generation), mark, checksum=found.crc32c or "")
 
     def page(self, folder: str, *, deep: bool, limit: int, after: str | None) -> Page:
         """objects.list."""
@@ -105,19 +107,19 @@ class GcsClient:
             data = answer.raw.read(decode_content=False)  # as it is stored, compressed or not
             return piece_of(data, answer.headers.get("Content-Range"), answer.headers.get("X-Goog-Generation", ""))
 
-    def put(self, name: str, data: bytes, *, mark: str, only_if_absent: bool) -> None:
-        """objects.insert, with ifGenerationMatch=0 where it must not replace another."""
+    def put(self, name: str, data: bytes, *, mark: str, over: str | None) -> None:
+        """objects.insert, with ifGenerationMatch (0 for no object) where it must not replace another."""
         from google.api_core.exceptions import PreconditionFailed
 
         blob = self._bucket(name).blob(_key_of(name))
         if mark:
             blob.metadata = {MARK: mark}
-        condition = {"if_generation_match": 0} if only_if_absent else {}
+        condition = {} if over is None else {"if_generation_match": 0 if over == ABSENT else int(over)}
         try:
             with _missing(BucketMissingError(name)):
                 blob.upload_from_string(data, content_type=_CONTENT_TYPE, **condition, **_ONCE)
         except PreconditionFailed as error:
-            raise FileExistsError(errno.EEXIST, "there is such an object", name) from error
+            raise FileExistsError(errno.EEXIST, "there is another object", name) from error
 
     def delete(self, names: Sequence[str]) -> None:
         """objects.delete, one request an object."""

@@ -1,6 +1,7 @@
 """A local folder that behaves like a bucket: durable atomic writes, creation that one caller wins, no empty folders."""
 
 import errno
+import fcntl
 import os
 import shutil
 import time
@@ -9,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _CHANGED_MEANWHILE = (errno.ENOENT, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR)
+_LOCK_S, _LOCK_POLL_S = 30.0, 0.05
 
 
 @contextmanager
@@ -29,6 +31,27 @@ def create(path: Path, data: bytes) -> bool:
         try:
             path.hardlink_to(temporary)
         except FileExistsError:
+            if temporary.stat().st_nlink == 1:  # else NFS has made the link, lost the answer, and asked again
+                return False
+        _sync(path.parent)
+    return True
+
+
+def replace(path: Path, data: bytes, version: str) -> bool:
+    """Write a file over a version of it, and say whether it was us.
+
+    Whoever replaces a file holds a lock on it meanwhile, which goes with its process.
+    """
+    with _temporary_beside(path) as temporary:
+        temporary.write_bytes(data)
+        _sync(temporary)
+        try:
+            with path.open("rb+") as found:
+                _lock(found.fileno())
+                if not os.path.samestat(os.fstat(found.fileno()), path.stat()) or size_and_version(path)[1] != version:
+                    return False
+                temporary.replace(path)
+        except FileNotFoundError:
             return False
         _sync(path.parent)
     return True
@@ -93,6 +116,19 @@ def _temporary_beside(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int) -> None:
+    """Wait for a lock, but not for ever: its holder may stand still."""
+    deadline = time.monotonic() + _LOCK_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise OSError(error.errno, "a process that stands still is replacing this file; end it") from error
+        time.sleep(_LOCK_POLL_S)
 
 
 def _is_partial(name: str) -> bool:

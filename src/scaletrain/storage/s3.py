@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaletrain.storage.client import (
+    ABSENT,
     CONNECT_TIMEOUT_S,
     MARK,
     MAX_CONNECTIONS,
@@ -73,7 +74,8 @@ class S3Client:
         except FileNotFoundError:
             return None
         mark = answer.get("Metadata", {}).get(MARK, "")
-        return Details(name, int(answer["ContentLength"]), answer.get("ETag", ""), mark)
+        etag = answer.get("ETag", "")  # an MD5, of the bytes or of their parts'; under a KMS key no two are the same
+        return Details(name, int(answer["ContentLength"]), etag, mark, checksum=etag)
 
     def page(self, folder: str, *, deep: bool, limit: int, after: str | None) -> Page:
         """ListObjectsV2."""
@@ -105,16 +107,18 @@ class S3Client:
         with answer["Body"] as body:
             return piece_of(body.read(), answer.get("ContentRange"), answer.get("ETag", ""))
 
-    def put(self, name: str, data: bytes, *, mark: str, only_if_absent: bool) -> None:
-        """PutObject, with If-None-Match where it must not replace another."""
-        options: dict[str, Any] = {"IfNoneMatch": "*"} if only_if_absent else {}
+    def put(self, name: str, data: bytes, *, mark: str, over: str | None) -> None:
+        """PutObject, with If-None-Match or If-Match where it must not replace another."""
+        options: dict[str, Any] = {}
+        if over is not None:
+            options = {"IfNoneMatch": "*"} if over == ABSENT else {"IfMatch": over}
         if mark:
             options["Metadata"] = {MARK: mark}
         try:
             self.s3.put_object(**_place(name), Body=data, **options)
         except Exception as error:  # every other error is raised again
-            if service_code(error) == "PreconditionFailed":
-                raise FileExistsError(errno.EEXIST, "there is such an object", name) from error
+            if service_code(error) in {"PreconditionFailed", *_MISSING}:
+                raise FileExistsError(errno.EEXIST, "there is another object", name) from error
             raise
 
     def delete(self, names: Sequence[str]) -> None:

@@ -104,6 +104,8 @@ def _copy_attempts(donor: RunLayout, target: RunLayout, known: Attempts, manifes
     """The donor's attempts up to the one that committed, which for the clone ended with this commit."""
     for number in (each for each in known.claimed if each <= manifest.attempt):
         kinds = ["json"]
+        if number in known.resumed_after:
+            kinds.append(f"after-{known.resumed_after[number]:04d}")
         if number in known.resumed_from:
             kinds.append(f"from-{known.resumed_from[number]:08d}")
         if number in known.ended and number < manifest.attempt:

@@ -21,6 +21,7 @@ class Opened:
     config: Config
     layout: SweepLayout
     attempt: int
+    nonce: str
     before_s: float
 
 
@@ -40,7 +41,7 @@ def open_sweep(
     storage.configure(config.storage.root, config.storage.options)
     config = with_absolute_root(config)
     layout = SweepLayout(config.storage.root, config.name)
-    attempts.refuse_a_second(layout)
+    seen, nonce = attempts.refuse_a_second(layout), attempts.new_nonce()
     if not storage.create(layout.config, dump_config(config).encode()):
         problems = [
             f"{path}: was {old}, is {new}; the {parts} so far would not compare: set it back, or give the new {noun} "
@@ -52,7 +53,7 @@ def open_sweep(
             raise ConfigError(problems)
         storage.write_text(layout.config, dump_config(config))
     before_s = read_seconds(layout)
-    return Opened(config, layout, attempts.claim(layout), before_s)
+    return Opened(config, layout, attempts.claim(layout, nonce=nonce, after=seen), nonce, before_s)
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def at_work(opened: Opened, *, num_cpus: int, stopping: str) -> Iterator[StopReq
     with (
         redirect_stdout(sys.stderr),
         ray_cluster.connected(num_cpus=num_cpus),
-        attempts.Heartbeat(opened.layout, opened.attempt),
+        attempts.Heartbeat(opened.layout, opened.attempt, nonce=opened.nonce),
         StopRequest(stopping) as stop,
     ):
         yield stop

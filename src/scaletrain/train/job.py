@@ -28,7 +28,8 @@ class Job:
     """Everything that an attempt's workers need; the same on each of them.
 
     Device, precision, attention and kernels are resolved (never "auto"); `reader` names who reads the shards: Ray
-    Data's tasks, or this process. `attempt` is the fencing token that goes into every manifest.
+    Data's tasks, or this process. `attempt` is the fencing token that goes into every manifest, `nonce` that of its
+    claim ("": nobody compares it).
     """
 
     config: Config
@@ -41,6 +42,7 @@ class Job:
     attention: Attention
     reader: Literal["ray", "local"]
     kernels: Kernels = "plain"
+    nonce: str = ""
     accounting: Accounting | None = None  # None: nobody counts what it costs
 
     @property

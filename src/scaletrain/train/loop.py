@@ -82,8 +82,8 @@ def train(
             plan, batches = start.open_batches(stack, job, worker, index, restored)
         position = state.position_of(restored) if restored else Position(0, 0, 0, 0, ledger.GENESIS, None)
         if worker.rank == 0:
-            attempts.check_newest(job.run, job.attempt)
-            attempts.begin(job.run, job.attempt, position.step)
+            after = restored.attempt if restored else 0
+            attempts.begin(job.run, job.attempt, position.step, after=after, nonce=job.nonce)
         purse = being_opened.open()
         records = _open_records(stack, job, worker, on_lines, first_step=position.step + 1)
         profiler = _open_debug_tools(stack, job, worker, engine, position.step)
@@ -230,6 +230,7 @@ def _open_records(
     records = Records(
         job.run,
         attempt=job.attempt,
+        nonce=job.nonce,
         first_step=first_step,
         tensorboard=job.config.track.tensorboard,
         on_lines=on_lines,

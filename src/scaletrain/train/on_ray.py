@@ -64,6 +64,8 @@ def run_on_ray(
 ) -> None:
     """Run attempts until the run is over; `claim` gives each its number, for as long as it lasts.
 
+    `claim` gets the job of the attempt before, and raises TrainingError where another has taken the run over since.
+
     An attempt ends before the run is over where a worker is lost, where a machine is about to be taken away, where more
     workers can be had, or where it may have fewer; the next one starts at once with what there is. Raises the
     ScaletrainError that ended the run, ClusterError where too few workers come, or TrainingError when workers are lost

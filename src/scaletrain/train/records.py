@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
-from scaletrain import storage
+from scaletrain import attempts, storage
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
 from scaletrain.metrics import RecordWriter, StepMetrics
@@ -18,7 +19,10 @@ log = get_logger(__name__)
 
 
 class Records:
-    """Writes a run's records off the step path; `flush` before a commit makes them as lasting as the commit."""
+    """Writes a run's records off the step path; `flush` before a commit makes them as lasting as the commit.
+
+    Nothing is uploaded any more once the attempt's claim is not the one that has its `nonce`.
+    """
 
     def __init__(
         self,
@@ -27,13 +31,17 @@ class Records:
         attempt: int,
         first_step: int,
         tensorboard: bool,
+        nonce: str = "",
         on_lines: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
         self._run = run
         self._scratch = TemporaryDirectory(prefix=f"scaletrain-{run.name}-")
         folder = Path(self._scratch.name)
-        self._metrics = RecordWriter(run.metrics, attempt=attempt, local_folder=folder, on_lines=on_lines)
-        self._ledger = RecordWriter(run.ledger, attempt=attempt, local_folder=folder)
+        check = partial(attempts.check_claim, run, attempt, nonce)
+        self._metrics = RecordWriter(
+            run.metrics, attempt=attempt, local_folder=folder, before_upload=check, on_lines=on_lines
+        )
+        self._ledger = RecordWriter(run.ledger, attempt=attempt, local_folder=folder, before_upload=check)
         self._curves = Curves(folder / "tensorboard", first_step=first_step) if tensorboard else None
 
     def __enter__(self) -> Self:

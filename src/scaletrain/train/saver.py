@@ -71,6 +71,7 @@ class Saver:
             size_bytes=self._layout.size_bytes,
             header_bytes=len(self._layout.header),
             keep=job.config.checkpoint.keep,
+            nonce=job.nonce,
         )
         self._image = SharedImage(setup)
         self._places = _places(self._image, self._layout, worker)
@@ -175,7 +176,7 @@ class Saver:
             before_commit()
             self._image.allow_commit()
         except ScaletrainError as error:
-            self._failure = attempts.cause_of(self._job.run, self._job.attempt, error)
+            self._failure = attempts.cause_of(self._job.run, self._job.attempt, error, self._job.nonce)
         except Exception as error:  # else every rank would wait for this commit for ever
             log.debug("what comes before a commit failed", exc_info=True)
             self._failure = StorageError(f"what comes before a commit failed: {type(error).__name__}: {error}")

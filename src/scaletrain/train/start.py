@@ -1,6 +1,6 @@
 """Where an attempt begins: the newest commit that verifies, the rows after it, and an engine with its state."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch.distributed as dist
 from scaletrain import checkpoint, devices
 from scaletrain.data.loader import ReadPlan, StepBatch, steps_local, steps_ray
 from scaletrain.data.shards import DatasetIndex
-from scaletrain.errors import CheckpointError, DamagedError, ScaletrainError
+from scaletrain.errors import CheckpointError, ScaletrainError
 from scaletrain.log import get_logger
 from scaletrain.model.answer_log_probs import AnswerModel
 from scaletrain.model.build import load_model
@@ -25,7 +25,9 @@ from scaletrain.train.worker import Worker
 log = get_logger(__name__)
 
 
-def newest_commit(job: Job, worker: Worker, *, passing_over: Collection[int] = ()) -> checkpoint.Manifest | None:
+def newest_commit(
+    job: Job, worker: Worker, *, passing_over: Mapping[int, CheckpointError] = {}
+) -> checkpoint.Manifest | None:
     """Rank 0 looks for the newest commit that is whole, and all ranks take its word."""
     box: list[checkpoint.Manifest | ScaletrainError | None] = [None]
     if worker.rank == 0:
@@ -62,28 +64,19 @@ def _check_inputs(job: Job, manifest: checkpoint.Manifest) -> None:
 
 
 def restore(job: Job, worker: Worker, engine: Any, newest: checkpoint.Manifest | None) -> checkpoint.Manifest | None:
-    """Load the newest commit whose bytes verify, `newest` if it does; returns it, or None where there is no commit."""
-    damaged: list[DamagedError] = []
-    passed_over: list[int] = []
+    """Load the newest commit whose bytes verify, `newest` if it does; returns it, or None where there is no commit.
+
+    Raises DamagedError where there are commits and none can be loaded.
+    """
+    damaged: dict[int, CheckpointError] = {}
     while newest is not None:
         complaint = state.load(engine, job.run.checkpoint(newest.step), newest)
         if complaint is None:
             return newest
-        damaged.append(complaint)
-        passed_over.append(newest.step)
+        damaged[newest.step] = complaint
         if worker.rank == 0:
             log.warning("passing over step %d: %s", newest.step, complaint)
-        try:
-            newest = newest_commit(job, worker, passing_over=passed_over)
-        except DamagedError as error:  # on all ranks: what is left is not whole either
-            raise CheckpointError(
-                f"no checkpoint of {job.run.url} can be loaded: {'; '.join(map(str, damaged))}; {error}"
-            ) from error
-    if damaged:
-        raise CheckpointError(
-            f"no checkpoint of {job.run.url} can be loaded: {'; '.join(map(str, damaged))}. Bring an older version of "
-            "these files back (a bucket made by `scaletrain cluster init` keeps them), or start anew with name=..."
-        )
+        newest = newest_commit(job, worker, passing_over=damaged)
     return None
 
 

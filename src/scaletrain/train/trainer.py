@@ -130,8 +130,9 @@ def _run(
     name, run = job.config.name, job.run
     first_step = _committed_step(run)
     is_done = first_step >= job.last_step
+    seen = 0
     if not (is_done and _has_config(run, job.config)):
-        attempts.refuse_a_second(run)  # before anything of a run that lives is touched
+        seen = attempts.refuse_a_second(run)  # before anything of a run that lives is touched
         _settle_config(run, job.config)
     keep_plan(job, index)
     if is_done:
@@ -139,6 +140,7 @@ def _run(
         return Summary(run.url, first_step, job.total_steps, first_step)
     if first_step:
         log.info("going on from step %d", first_step)
+    claim = partial(_attempt, seen=seen)
     on_cluster = not local and ray_cluster.address() is not None
     with (
         StopRequest(_STOPPING) as signalled,
@@ -154,10 +156,10 @@ def _run(
 
         asked = stop or signalled.asked
         if local:
-            with _attempt(job) as claimed:
+            with claim(job) as claimed:
                 run_local(claimed, stop=asked, on_lines=take)
         else:
-            on_ray.run_on_ray(job, claim=_attempt, stop=asked, on_lines=take, most_workers=most_workers)
+            on_ray.run_on_ray(job, claim=claim, stop=asked, on_lines=take, most_workers=most_workers)
     step = _committed_step(run)
     if step >= job.total_steps:
         alerts.finished(step)
@@ -234,11 +236,18 @@ def _committed_step(run: RunLayout) -> int:
 
 
 @contextmanager
-def _attempt(job: Job) -> Iterator[Job]:
-    """Take the next attempt number, and show that this process lives for as long as the attempt lasts."""
-    number = attempts.claim(job.run)
-    with attempts.Heartbeat(job.run, number):
-        yield replace(job, attempt=number)
+def _attempt(job: Job, *, seen: int) -> Iterator[Job]:
+    """Take the next attempt number, and show that this process lives for as long as the attempt lasts.
+
+    It is the one after this process's last attempt, at first after the newest that was `seen` when nobody trained the
+    run: whoever has begun since then, while this process waited for machines or stood still, keeps the run.
+    """
+    if job.attempt:
+        attempts.check_claim(job.run, job.attempt, job.nonce)
+    nonce = attempts.new_nonce()
+    number = attempts.claim(job.run, nonce=nonce, after=job.attempt or seen)
+    with attempts.Heartbeat(job.run, number, nonce=nonce):
+        yield replace(job, attempt=number, nonce=nonce)
 
 
 def with_absolute_root(config: Config) -> Config:
