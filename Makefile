@@ -38,9 +38,9 @@ test: $(READY)  ## Run the tests: about 19 minutes on 2 cores
 	@$(BIN)/pytest $(TWO_AT_ONCE) -m "not long and not soak"
 
 test-long: $(READY)  ## Run the long tests (quickstart, faults, emulated clouds): about 35 minutes
-	@$(BIN)/pytest $(TWO_AT_ONCE) -m long
+	@$(BIN)/pytest $(TWO_AT_ONCE) -m "long and not soak"
 
-soak: $(READY)  ## Run what is too slow for every day: a bare machine, more of the clouds, an hour of faults (goes on)
+soak: $(READY)  ## Run what is too slow for every day: a bare machine, more clouds and faults, an hour of these (goes on)
 	@$(BIN)/pytest -m soak
 	@$(BIN)/python benchmarks/soak.py --faults 40 --state .soak --write benchmarks/results/soak.md
 

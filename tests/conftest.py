@@ -16,6 +16,9 @@ from scaletrain import storage
 # What a command that sees no GPU sets for itself, and the one ninja for all: another version builds everything anew.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A lone worker computes on all cores. Threads that wait for each other by spinning take them from the other tests, and
+# while one of them has no core they all spin: such a step takes twenty times its CPU seconds.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Imports of torch, Ray and transformers make a million objects and little garbage: they are seldom looked at.
 gc.set_threshold(700, 10, 1000)
 

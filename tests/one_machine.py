@@ -55,7 +55,7 @@ file_mounts: {{~/.ray/auth_token: {folder}/auth_token}}
 setup_commands: []
 head_start_ray_commands:
   - >-
-    export PATH={bin}:$PATH RAY_AUTH_MODE=token {aws} OMP_NUM_THREADS=1;
+    export PATH={bin}:$PATH RAY_AUTH_MODE=token {aws} OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE;
     ray start --head --port=6379 --node-ip-address={address} --dashboard-host=127.0.0.1 --num-cpus=4
     --object-store-memory=200000000 --autoscaling-config=~/ray_bootstrap_config.yaml
 worker_start_ray_commands: []
@@ -137,6 +137,7 @@ class Machine:
             "PATH": f"{_BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "RAY_USAGE_STATS_ENABLED": "0",
             "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
             "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
             **environment,
         }

@@ -90,8 +90,10 @@ class Account:
 
     def submit(self, *command: str, options: Sequence[str] = (), log: str) -> "subprocess.Popen[bytes]":
         """Start to submit a command and to follow it."""
-        env = f"TORCH_EXTENSIONS_DIR={self._extensions}"
-        return self.start("submit", "--cluster", str(self.file), "--env", env, *options, "--", *command, log=log)
+        # The second one for the reason that tests/conftest.py gives: all machines compute on the cores of this one.
+        settings = (f"TORCH_EXTENSIONS_DIR={self._extensions}", "OMP_WAIT_POLICY=PASSIVE")
+        env = [word for each in settings for word in ("--env", each)]
+        return self.start("submit", "--cluster", str(self.file), *env, *options, "--", *command, log=log)
 
     def head(self) -> Instance:
         (found,) = (each for each in self.cloud.instances("running") if each.node_kind == "head")

@@ -59,7 +59,7 @@ def test_a_clock_that_is_off_is_found(connected: None, ahead_s: float, status: s
     assert ("chrony" in finding.remedy) == (status != "ok")
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_the_command_prints_a_table_and_ends_well(tmp_path: Path) -> None:
     """`doctor CONFIG --nodes` is what a submitted check runs."""
     shown = run("doctor", write_tiny(tmp_path, root=str(tmp_path / "bucket")), "--nodes")

@@ -80,7 +80,7 @@ def without_kept(files: Files) -> Files:
     return {name: data for name, data in files.items() if not name.startswith(KEPT)}
 
 
-@pytest.mark.parametrize("num_cpus", [1, 2, 4])
+@pytest.mark.parametrize("num_cpus", [1, pytest.param(2, marks=pytest.mark.soak), 4])
 def test_ray_makes_the_same_bytes(
     num_cpus: int, corpora: list[dict[str, object]], expected: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,7 +101,7 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(bucket: Path, undisturb
     assert time_parts.total_s < time.time() - began
 
 
-@pytest.mark.parametrize("mode", [pytest.param("on Ray", marks=pytest.mark.long), "local"])
+@pytest.mark.parametrize("mode", [pytest.param("on Ray", marks=pytest.mark.soak), "local"])
 def test_a_signal_saves_first_and_ends_with_130(bucket: Path, mode: str) -> None:
     """Ctrl-C (or SIGTERM): the step is finished and committed, and the same command goes on from there."""
     name = f"stopped-{mode.replace(' ', '-')}"

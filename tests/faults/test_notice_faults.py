@@ -28,7 +28,7 @@ pytestmark = pytest.mark.long
 REQUEST_S = 0.5  # at the store; a save takes at least two of them, one after the other
 
 
-@pytest.mark.parametrize(("rank", "notice_s"), [(0, 1), (1, 1), (1, 120)])
+@pytest.mark.parametrize(("rank", "notice_s"), [pytest.param(0, 1, marks=pytest.mark.soak), (1, 1), (1, 120)])
 def test_a_notice_and_the_time_that_a_save_takes(
     prepared: Prepared, make_s3_bucket: Callable[[], str], s3_server: str, rank: int, notice_s: int
 ) -> None:

@@ -19,8 +19,13 @@ from scaletrain.layout import RunLayout
 from workers import Prepared, tiny_config
 
 pytestmark = pytest.mark.long
+# tests/storage makes these faults on both kinds of store, on requests alone. Some of them a whole run has here on one
+# kind, and on the other one in `make soak`.
+GCS_IN_SOAK = pytest.mark.parametrize("any_store", ["s3", pytest.param("gcs", marks=pytest.mark.soak)], indirect=True)
+S3_IN_SOAK = pytest.mark.parametrize("any_store", [pytest.param("s3", marks=pytest.mark.soak), "gcs"], indirect=True)
 
 
+@GCS_IN_SOAK
 def test_a_store_that_refuses_every_other_request(any_store: Store, undisturbed: RunLayout) -> None:
     """Whatever is asked is answered 503 at first: it is asked again, and nothing is missing or there twice."""
     fault = any_store.proxy.inject("answer", _every_other(lambda request: True), times=10**6, status=503)
@@ -39,6 +44,7 @@ def test_lost_answers_to_what_the_store_has_done(any_store: Store, undisturbed: 
     assert_recovered(any_store.prepared, "lost-answers", undisturbed)
 
 
+@S3_IN_SOAK
 def test_a_store_that_does_the_write_and_answers_500(any_store: Store, undisturbed: RunLayout) -> None:
     """Every other write is done, manifests too, and is said to have failed: the one that asks again knows its own."""
     failed = any_store.proxy.inject("answer_after", _every_other(writes), times=10**6, status=500)
@@ -93,6 +99,7 @@ def _completes(request: Request) -> bool:
     return request.method == "POST" and "uploadId=" in request.target
 
 
+@S3_IN_SOAK
 def test_answers_that_are_cut_short(any_store: Store, undisturbed: RunLayout) -> None:
     """Rows and checkpoints come with status 200 and half their bytes: that is noticed, and they are asked for again."""
     finish_elsewhere = any_store.attempt("short", debug__stop_after=6)
@@ -109,6 +116,7 @@ def _reads(name: str) -> Callable[[Request], bool]:
     return lambda request: request.method == "GET" and "range" in request.headers and request.path.endswith(name)
 
 
+@GCS_IN_SOAK
 def test_a_store_that_stays_away_ends_the_run(any_store: Store, undisturbed: RunLayout) -> None:
     """Each request is given up after some 23 s of waits; the error names the file and what the store said."""
     run = RunLayout(any_store.prepared.root, "away")
