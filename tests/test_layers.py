@@ -45,6 +45,7 @@ LAYERS = {
     "scaletrain.storage": 1,
     "scaletrain.template_dates": 1,
     "scaletrain.terminal_table": 1,
+    "scaletrain.wilson": 1,
     "scaletrain.yaml_text": 1,
     "scaletrain.attempts": 2,
     "scaletrain.checkpoint": 2,

@@ -41,6 +41,18 @@ def test_a_judge_with_an_opinion_is_heard_in_both_orders() -> None:
     assert {(body["model"], body["temperature"]) for body in server.bodies} == {("referee", 0)}
 
 
+def test_a_few_wins_in_a_row_are_no_certainty() -> None:
+    """Wilson's interval of three of three, as in his formula: 44% to 100%; a bootstrap would say 100% to 100%."""
+    with judge_server(_longer) as server:
+        found = judge_samples(_judge(server.url), _samples("a", "a", "a"), _samples("bb", "bb", "bb"), labels=LABELS)
+    record = found.record()
+    assert (record["win_rate"], record["low"], record["high"]) == (
+        1.0,
+        pytest.approx(0.4385, abs=1e-4),
+        pytest.approx(1.0),
+    )
+
+
 def test_a_judge_that_likes_what_stands_first_decides_nothing() -> None:
     """Position bias shows as contradictions, which count half for each."""
     with judge_server(lambda question: (200, '{"better": "A"}')) as server:

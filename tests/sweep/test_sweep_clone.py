@@ -5,6 +5,7 @@ import pytest
 from commands import run, write_tiny
 from scaletrain import checkpoint, storage
 from scaletrain.config_file import load_config
+from scaletrain.cost import Prices, read_history
 from scaletrain.layout import RunLayout
 from scaletrain.metrics import read_records
 from scaletrain.sweep.checking import trial_config
@@ -17,8 +18,8 @@ def donor(tmp_path_factory: pytest.TempPathFactory) -> RunLayout:
     """A run of 8 steps that was stopped at step 4 for a while, with commits at 4 and 8 and a line beyond them none."""
     folder = tmp_path_factory.mktemp("clone")
     config = write_tiny(folder, root=str(folder))
-    run("train", config, "--local", "train.steps=12", "debug.stop_after=4")
-    run("train", config, "--local", "train.steps=12", "debug.stop_after=8")
+    for stop in (4, 8):
+        run("train", config, "--local", "train.steps=12", f"debug.stop_after={stop}", "budget.usd_per_machine_hour=1")
     return RunLayout(str(folder), "tiny")
 
 
@@ -42,6 +43,15 @@ def test_a_clone_goes_on_from_the_donors_bytes_with_other_values(donor: RunLayou
     rates = [record["learning_rate"] for record in read_records(target.metrics)]
     assert max(map(float, map(str, rates[8:]))) < 1e-4 < float(str(rates[7]))
     assert verify_run(donor).problems == () and verify_run(donor).steps == 8
+
+
+def test_a_clone_knows_what_its_donor_cost_until_then(donor: RunLayout) -> None:
+    """That is told with it, and the donor's time keeps its own price where the clone's machines are dearer."""
+    target = RunLayout(donor.root, "tiny.clone-3")
+    made = clone_run(donor, target, trial_config(load_config(donor.config), target.name, {}), step=4)
+    assert made is not None and made.step == 4
+    assert made.cost_usd and made.cost_usd == read_records(donor.metrics)[3]["cost_usd"]
+    assert read_history(target, 2, Prices(flat=100.0)).rates == {1: 1.0}
 
 
 def test_an_interrupted_clone_is_no_run_and_is_made_anew(donor: RunLayout) -> None:

@@ -44,6 +44,24 @@ def test_a_grid_search_tries_every_combination_of_its_lists_once() -> None:
     ]
 
 
+def test_tpe_takes_no_trial_that_was_stopped_early_for_better_than_one_that_finished() -> None:
+    """Validation loss rises again late: those stopped at 2.5 were behind 2.0 then, and 3.0 at the end beats them."""
+    section = sweep_config(
+        """{search: tpe, trials: 20, metric: validation_loss, scheduler: {kind: asha, grace_steps: 20},
+        parameters: {train.learning_rate: {log: [1.0e-6, 1.0]}}}""",
+        "train.evaluate_every_steps=20",
+    ).sweep
+    assert section is not None
+    trials = {}
+    for number in range(12):
+        rate, has_finished = 10.0 ** (-number / 2), number < 6
+        curve = {20: 2.0, 80: 3.0} if has_finished else {20: 2.5}
+        state = "finished" if has_finished else "stopped"
+        trials[number] = trial(number, curve, parameters={"train.learning_rate": rate}, state=state)
+    proposed = [space.suggest(section, trials, 12, seed=seed)["train.learning_rate"] for seed in range(5)]
+    assert sum(rate >= 1e-3 for rate in proposed) >= 4
+
+
 def test_tpe_goes_where_trials_were_good_and_remembers_by_the_records_alone() -> None:
     """After trials whose loss falls towards 1e-3, what it proposes is closer to that than what random draws."""
     section = sweep_config(

@@ -129,6 +129,7 @@ def test_the_worst_of_a_population_is_ordered_to_become_a_clone(tmp_path: Path) 
     again = make(tmp_path, *pbt)
     assert again.trials[3].order == "clone"
     done = Stretch(loser.next.run, loser.next.parameters, donor="tiny.0000", step=20, manifest_hash="ab")
+    again.take(report(0, {30: 0.9}, cost_usd=2.0))  # the donor trains on while it is cloned
     again.take(report(3, {}, cloned=done, cost_usd=1.0))
     assert again.trials[3].curve == ((10, 5.0), (20, 1.0))
     assert (again.trials[3].run, again.trials[3].order) == ("tiny.0003.clone-1", "")

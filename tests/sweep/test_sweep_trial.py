@@ -26,6 +26,13 @@ def test_a_meter_averages_a_loss_over_the_steps_of_each_look() -> None:
     assert [meter.add({"step": step, "loss": 2.0}) for step in (9, 10)] == [{}, {10: 2.0}]
 
 
+def test_a_meters_throughput_is_all_tokens_over_all_seconds() -> None:
+    """By hand: 200 tokens in 1 + 3 seconds are 50 a second, where the mean of 100 and 33 would be 67."""
+    meter = Meter("tokens_per_s", every_steps=2, total_steps=4)
+    lines = [{"step": n, "tokens": 100, "step_s": s, "tokens_per_s": 100 / s} for n, s in ((1, 1.0), (2, 3.0))]
+    assert [meter.add(line) for line in lines] == [{}, {2: 50.0}]
+
+
 def test_a_meter_takes_validation_losses_as_they_come() -> None:
     """Only steps that were validated make points."""
     meter = Meter("validation_loss", every_steps=1, total_steps=10)

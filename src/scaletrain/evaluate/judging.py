@@ -10,12 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import orjson
 
-from scaletrain.evaluate.intervals import ratio_interval
 from scaletrain.evaluate.judge_client import Judge, NoAnswerError, ask, http_client
 from scaletrain.evaluate.samples import Sample
+from scaletrain.wilson import wilson_bounds
 
 if TYPE_CHECKING:
     import httpx
@@ -72,15 +71,18 @@ class Judgement:
         return [_SHARE[verdict.outcome] for verdict in self.verdicts if verdict.outcome != "failure"]
 
     def record(self) -> dict[str, object]:
-        """The figures and verdicts; the win rate is that of the later model, its interval resamples prompts."""
-        shares = np.array(self.shares)
-        low, high = ratio_interval(shares, np.ones(len(shares))) if len(shares) else (None, None)
+        """The figures and verdicts; the win rate is that of the later model, over prompts, with Wilson's interval.
+
+        Prompts are few, and resampling those of a model that won each time would call it certain.
+        """
+        shares = self.shares
+        low, high = wilson_bounds(sum(shares), len(shares)) if shares else (None, None)
         return {
             "judge_url": self.judge_url,
             "judge_model": self.judge_model,
             "before": self.before,
             "after": self.after,
-            "win_rate": float(shares.mean()) if len(shares) else None,
+            "win_rate": sum(shares) / len(shares) if shares else None,
             "low": low,
             "high": high,
             "wins": self.count("after"),

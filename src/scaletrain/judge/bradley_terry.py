@@ -5,6 +5,10 @@ win for each. So that a model which always wins stays finite, each is given half
 average player; with tens of votes that is hardly felt. Intervals are percentiles of the bootstrap (Efron 1979), which
 draws prompts anew with all their votes; drawing judges anew as well (Owen 2007, "The pigeonhole bootstrap", errs on the
 wide side) says what other judges would have found.
+
+Drawing anew never shows a vote that nobody cast, so the interval of a model that won each time would be a point. Each
+resample therefore has, for every two models that were compared, a little of a win for either: Gamma(1/2) of a vote, as
+in Jeffreys' prior (1946; Brown, Cai and DasGupta 2001, "Interval estimation for a binomial proportion").
 """
 
 from dataclasses import dataclass
@@ -18,6 +22,7 @@ AVERAGE_ELO = 1000.0
 _STEPS = 60
 _LONGEST_STEP = 2.0
 _CONVERGED = 1e-9
+_UNSEEN = 0.5  # of a vote for either of two models, on average
 _BLOCK = 4_000_000  # resampled votes in memory at once
 
 
@@ -64,10 +69,14 @@ def scores(tallies: Tallies, *, resamples: int = 1000, seed: int = 0, judges_ane
         if judges_anew:
             weights_BV = weights_BV * _draw(tallies.judge, size, generator)
         blocks.append(_resampled_wins(tallies, weights_BV))
-    fitted = _elo(fit(np.concatenate(blocks)))
-    value = _elo(fit(wins_of(tallies)[None]))[0]
-    low, high = np.percentile(fitted, [2.5, 97.5], axis=0)
-    return [Interval(float(v), float(lo), float(hi)) for v, lo, hi in zip(value, low, high, strict=True)]
+    wins_KK = wins_of(tallies)
+    resampled_BKK = np.concatenate(blocks)
+    resampled_BKK += generator.standard_gamma(_UNSEEN, resampled_BKK.shape) * (wins_KK + wins_KK.T > 0)
+    value = _elo(fit(wins_KK[None]))[0]
+    low, high = np.percentile(_elo(fit(resampled_BKK)), [2.5, 97.5], axis=0)
+    return [
+        Interval(float(v), float(min(lo, v)), float(max(hi, v))) for v, lo, hi in zip(value, low, high, strict=True)
+    ]
 
 
 def expected_win_rates(elo: Floats) -> Floats:

@@ -158,7 +158,10 @@ def _agreement(result: Result) -> Table:
     rows = tuple(
         (name, f"{each.value:.2f}", f"{each.low:.2f} to {each.high:.2f}") for name, each in measured if each is not None
     )
-    note = "Krippendorff's alpha: 1 is agreement, 0 what chance gives. In the order, both bad is a tie."
+    note = (
+        "Krippendorff's alpha: 1 is agreement, 0 what chance gives. In the order, both bad is a tie. "
+        "With fewer than ten pairs judged twice the interval is too narrow."
+    )
     return Table("Do the judges agree", ("Votes", "alpha", "95% interval"), rows, note)
 
 

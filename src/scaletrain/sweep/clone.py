@@ -21,7 +21,7 @@ from scaletrain.config_file import dump_config
 from scaletrain.errors import CheckpointError, NotFoundError
 from scaletrain.layout import RunLayout, part_name
 from scaletrain.log import get_logger
-from scaletrain.metrics import read_attempt_records
+from scaletrain.metrics import read_attempt_records, read_last_record
 from scaletrain.storage.parallel import in_parallel
 
 _FILES_AT_ONCE = 4
@@ -32,12 +32,16 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Cloned:
-    """What a clone begins with; `manifest_hash` covers the checksums of all its files."""
+    """What a clone begins with; `manifest_hash` covers the checksums of all its files.
+
+    `cost_usd` is what the donor had cost at that step, None where that is not known.
+    """
 
     run: str
     donor: str
     step: int
     manifest_hash: str
+    cost_usd: float | None = None
 
 
 def clone_run(donor: RunLayout, target: RunLayout, config: Config, *, step: int | None = None) -> Cloned | None:
@@ -94,7 +98,9 @@ def _clone(donor: RunLayout, target: RunLayout, config: Config, manifest: Manife
     copied = checkpoint.verify(there)
     if copied.manifest_hash != manifest.manifest_hash:
         raise CheckpointError(f"{there} is not what {source} was: the donor committed that step again meanwhile")
-    made = Cloned(target.name, donor.name, step, manifest.manifest_hash)
+    told = read_last_record(target.metrics).get("cost_usd")
+    cost_usd = float(told) if isinstance(told, int | float) else None
+    made = Cloned(target.name, donor.name, step, manifest.manifest_hash, cost_usd)
     storage.write_bytes(_note_url(target), orjson.dumps(vars(made), option=orjson.OPT_INDENT_2))
     storage.write_text(target.config, dump_config(config))
     return made
@@ -110,6 +116,8 @@ def _copy_attempts(donor: RunLayout, target: RunLayout, known: Attempts, manifes
             kinds.append(f"from-{known.resumed_from[number]:08d}")
         if number in known.ended and number < manifest.attempt:
             kinds.append("ended")
+        if storage.exists(donor.attempt_file(number, "cost")):  # else the clone would put its own price on that time
+            kinds.append("cost")
         for kind in kinds:
             storage.write_bytes(target.attempt_file(number, kind), storage.read_bytes(donor.attempt_file(number, kind)))
         if "ended" not in kinds:

@@ -102,7 +102,11 @@ def study_of(
     *,
     with_grids: bool,
 ) -> "optuna.Study":
-    """The trials as an Optuna study; listed values stand there as their places in the list."""
+    """The trials as an Optuna study; listed values stand there as their places in the list.
+
+    For a sampler a trial that was stopped is a pruned one: it comes behind those that finished, and its value is
+    compared at the step that it came to, since an early value may look better than a last one.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -116,11 +120,13 @@ def study_of(
             if name in record.parameters and (with_grids or not _is_enumerated(section, each))
         }
         has_value = record.is_over and record.state != "failed" and record.value is not None
-        state = states.COMPLETE if has_value else states.RUNNING if not record.is_over else states.FAIL
+        is_pruned = has_value and record.state == "stopped" and sampler is not None
+        over = states.PRUNED if is_pruned else states.COMPLETE if has_value else states.FAIL
         study.add_trial(
             optuna.trial.create_trial(
-                state=state,
+                state=over if record.is_over else states.RUNNING,
                 value=record.value if has_value else None,
+                intermediate_values=dict(record.curve[-1:]) if is_pruned else None,
                 params={name: _encoded(each, record.parameters[name]) for name, each in shown.items()},
                 distributions={name: _distribution(each) for name, each in shown.items()},
             )

@@ -225,14 +225,14 @@ class Sweep:
             now.step,
             shown(now.parameters),
         )
-        inherited = donor.facts.cost_usd or 0.0
         return replace(
             record,
             stretches=(*record.stretches, now),
             order=_unless_leaving(record),
             next=None,
             curve=tuple(point for point in donor.curve if point[0] <= now.step),
-            cost_before_usd=(record.cost_usd or 0.0) - inherited,
+            # The donor's own record may be far beyond the step by now: what it had cost there is told with the clone.
+            cost_before_usd=(self.trials[record.number].cost_usd or 0.0) - (record.facts.cost_usd or 0.0),
         )
 
     def _ended(self, record: TrialRecord, report: Report) -> TrialRecord:

@@ -67,13 +67,16 @@ class Report:
 
 
 class Meter:
-    """Makes points of a curve of lines of metrics: each validation loss, or the mean over every so many steps."""
+    """Makes points of a curve of lines of metrics: each validation loss, or the mean over every so many steps.
+
+    That of tokens_per_s is all their tokens over all their seconds: a mean of rates hardly feels the slow steps.
+    """
 
     def __init__(self, metric: Metric, *, every_steps: int, total_steps: int) -> None:
         self._metric = metric
         self._every_steps = every_steps
         self._total_steps = total_steps
-        self._values: dict[int, float] = {}
+        self._values: dict[int, tuple[float, float]] = {}  # what is added up, and by how much that is divided
 
     def add(self, line: Mapping[str, Any]) -> dict[int, float]:
         """Take in a step's line; returns the point that ends with it, if one does."""
@@ -81,13 +84,14 @@ class Meter:
         if self._metric == "validation_loss":
             return {} if value is None or not math.isfinite(value) else {step: float(value)}
         if value is not None:
-            self._values[step] = float(value)
+            is_rate = self._metric == "tokens_per_s"
+            self._values[step] = (float(line["tokens"]), float(line["step_s"])) if is_rate else (float(value), 1.0)
         if step % self._every_steps and step != self._total_steps:
             return {}
         first = (step - 1) // self._every_steps * self._every_steps
         recent = [each for at, each in self._values.items() if first < at <= step]
         self._values = {}
-        return {step: sum(recent) / len(recent)} if recent else {}
+        return {step: sum(each for each, _ in recent) / sum(by for _, by in recent)} if recent else {}
 
 
 class TrialWork:
@@ -198,6 +202,7 @@ class TrialWork:
         made = clone_run(RunLayout(root, wanted.donor), RunLayout(root, wanted.run), config, step=wanted.step)
         if made is not None:
             self._stretch = replace(wanted, step=made.step, manifest_hash=made.manifest_hash)
+            self._facts = replace(self._facts, step=made.step, cost_usd=made.cost_usd)
         self._declined = wanted if made is None else None
         self._order, self._next = "", None
         self._stop.clear()
