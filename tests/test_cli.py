@@ -105,3 +105,23 @@ def test_an_unknown_option_ends_with_2() -> None:
     """The command line is input too."""
     assert call("train", "--locale").returncode == 2
     assert call("evaluate", "x.yaml", "--only", "both").returncode == 2
+
+
+def test_a_configuration_without_a_command_is_told_where_it_belongs() -> None:
+    """Who leaves the command out gets one to copy."""
+    result = call("run.yaml", "train.steps=5")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "scaletrain train run.yaml" in result.stderr
+
+
+def test_the_doctor_looks_at_the_sources_too(tmp_path: Path) -> None:
+    """A line for each; a source that cannot be read ends it with 1."""
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        f"name: mine\nstorage: {{root: {tmp_path}/bucket}}\nmodel: {{source: x}}\n"
+        f"data: {{corpora: [{{format: whatsapp, source: {tmp_path}/chats}}]}}\ntrain: {{steps: 10}}\n"
+    )
+    result = call("doctor", str(path))
+    assert result.returncode == 1
+    told = " ".join(result.stdout.split())  # the table wraps its cells
+    assert "source whatsapp" in told and "nothing" in told and "fail" in told

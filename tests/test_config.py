@@ -48,6 +48,8 @@ BROKEN: list[tuple[type[Section], dict[str, Any], list[str]]] = [
     (ModelSection, {"init": "random", "size": {}, "source": "x", "lora": {}}, ["source", "lora"]),
     (ModelSection, {"init": "random", "size": {}, "revision": "main"}, ["revision"]),
     (ModelSize, {"hidden_size": 100, "num_heads": 3}, ["num_heads"]),
+    (ModelSize, {"hidden_size": 60, "num_heads": 4}, ["hidden_size"]),
+    (ModelSize, {"vocab_size": 258}, ["vocab_size"]),
     (ModelSize, {"num_heads": 4, "num_kv_heads": 3}, ["num_kv_heads"]),
     (ZeroSection, {"stage": 0, "offload_optimizer": "cpu"}, ["offload_optimizer"]),
     (ZeroSection, {"stage": 2, "offload_parameters": "cpu"}, ["offload_parameters"]),

@@ -250,6 +250,7 @@ def test_missing_sections_say_what_to_give() -> None:
         ("name: *a\n", "run.yaml:1:7: found undefined alias 'a'; put the text in quotes"),
         ("name: !!python/name:os.system x\n", "run.yaml:1:7: a tag (!...) that is not allowed"),
         ("name: a\n---\nname: b\n", "run.yaml:2:1: a second document begins"),
+        ('{"messages": []}\n{"messages": []}\n', "run.yaml:2:1: something stands behind the end of the document"),
         ("1: a\n", "run.yaml:1:1: a key that is not text; put it in quotes"),
         ("[a]: b\n", "run.yaml:1:1: a key that is not text"),
         ("name: \x01\n", "run.yaml: special characters are not allowed"),

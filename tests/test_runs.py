@@ -50,6 +50,14 @@ def test_what_to_do_about_a_run_that_is_not_there(tmp_path: Path, there: tuple[s
     assert told.format(root=tmp_path) in str(raised.value)
 
 
+def test_a_run_that_was_only_evaluated_is_not_proposed_in_its_own_place(tmp_path: Path) -> None:
+    """Its folder is there, with what the model before training answered; what is missing is the training."""
+    run = RunLayout(str(tmp_path), "mine")
+    storage.write_bytes(storage.join(run.evaluation, "base.json"), b"{}")
+    with pytest.raises(NotFoundError, match="has not begun to train; `scaletrain train CONFIG`"):
+        runs.check_exists(run)
+
+
 @pytest.mark.parametrize("name", ["mine", "s3://bucket/team/runs/mine", "s3://bucket/team/runs/mine/"])
 def test_a_run_is_found_by_name_or_url(name: str) -> None:
     """A run's URL says its root; a name belongs to the root that was given."""

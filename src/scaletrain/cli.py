@@ -51,10 +51,15 @@ _STAGES = {
 
 
 class _ByStage(TyperGroup):
-    """Lists the commands by what they are for."""
+    """Lists the commands by what they are for, and tells whoever leaves them out."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for names in _STAGES.values() for name in names]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0].endswith((".yaml", ".yml")):
+            ctx.fail(f"{args[0]!r} is no command; a CONFIG comes behind one, as in: scaletrain train {args[0]}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         longest = max(map(len, self.commands))
@@ -148,7 +153,7 @@ def config(config: ConfigFile, overrides: Overrides = None) -> None:
 @reported
 def doctor(
     config: Annotated[
-        str | None, typer.Argument(metavar="CONFIG", help="a YAML file, whose bucket is tried as well")
+        str | None, typer.Argument(metavar="CONFIG", help="a YAML file, whose bucket and sources are tried too")
     ] = None,
     overrides: Overrides = None,
     nodes: Annotated[
@@ -160,9 +165,9 @@ def doctor(
 ) -> None:
     """Say whether this machine, or a cluster, is ready to train.
 
-    Looks at versions, memory, disk, GPU and driver, and the bucket of CONFIG. With --cluster FILE, at its nodes, in two
-    minutes: each node's driver, /dev/shm, clock and bucket speed; then all workers reduce together and make 20 ZeRO-3
-    steps.
+    Looks at versions, memory, disk, GPU and driver, and of CONFIG at the bucket and the first rows of each source. With
+    --cluster FILE, at its nodes, in two minutes: each node's driver, /dev/shm, clock and bucket speed; then all workers
+    reduce together and make 20 ZeRO-3 steps.
     """
     from scaletrain.doctor import diagnose, render
 
@@ -177,8 +182,11 @@ def doctor(
     if config is None:
         findings = diagnose(None, {})
     else:
-        section = load_config_file(config, overrides).storage
-        findings = diagnose(section.root, section.options)
+        from scaletrain.data.source_check import sources
+
+        loaded = load_config_file(config, overrides)
+        findings = diagnose(loaded.storage.root, loaded.storage.options)  # connects to the storage, too
+        findings += sources(loaded.data.corpora)
     console(stderr=False).print(render(findings))
     if any(finding.status == "fail" for finding in findings):
         raise typer.Exit(1)

@@ -9,6 +9,8 @@ from pydantic import Discriminator, Field, Tag
 from scaletrain.config_recomputing import RecomputingField
 from scaletrain.config_section import Count, Fraction, Positive, Section
 
+SMALLEST_VOCABULARY = 256 + 3  # every byte, and the special tokens of a tokenizer that is trained here
+
 
 class ModelSize(Section):
     """The shape of a model that is trained from nothing (a Llama decoder)."""
@@ -21,9 +23,20 @@ class ModelSize(Section):
     intermediate_size: Count | None = Field(None, description="8/3 of hidden_size by default, rounded up to 32")
 
     def rules(self) -> Iterator[tuple[str, str]]:
+        if self.vocab_size < SMALLEST_VOCABULARY:
+            yield (
+                "vocab_size",
+                f"got {self.vocab_size}, which does not hold the 256 bytes; use {SMALLEST_VOCABULARY} or more",
+            )
         if self.hidden_size % self.num_heads:
             use = nearest_divisor(self.hidden_size, self.num_heads)
             yield "num_heads", f"got {self.num_heads}, which does not divide hidden_size={self.hidden_size}; use {use}"
+        elif self.hidden_size // self.num_heads % 2:
+            yield (
+                "hidden_size",
+                f"got {self.hidden_size}, which makes {self.num_heads} heads of {self.hidden_size // self.num_heads}, "
+                f"an odd size, and rotary positions turn pairs; use {self.hidden_size + self.num_heads}",
+            )
         if self.num_kv_heads and self.num_heads % self.num_kv_heads:
             use = nearest_divisor(self.num_heads, self.num_kv_heads)
             yield (

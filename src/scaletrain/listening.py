@@ -1,6 +1,7 @@
 """Addresses that a server listens on."""
 
 import ipaddress
+import re
 import socket
 
 from scaletrain.errors import ConfigError
@@ -12,6 +13,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def asks_for_loopback(authority: str) -> bool:
+    """Whether the Host of a request, with or without a port, is a name of this machine that no other machine gives."""
+    match = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(:\d*)?", authority.strip().lower())
+    return match is not None and is_loopback(match[1])
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -3,8 +3,10 @@
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 
 _WIDTH_OF_FILES = 160  # characters a line, where rich would take 80
+_PLAIN_LINE_EVERY_S = 15.0
 
 # What strangers wrote must not steer a terminal: control characters are shown as their pictures.
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | dict.fromkeys(
@@ -55,7 +58,7 @@ def console(*, stderr: bool = True) -> "Console":
 
 @contextmanager
 def progress(*, unit: str) -> Iterator["Progress"]:
-    """Yield a progress display for long work, with count, rate in `unit`/s and time left."""
+    """Yield a display of long work, with count and time left: a bar on a terminal, else a log line now and then."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -73,8 +76,31 @@ def progress(*, unit: str) -> Iterator["Progress"]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(), disable=not sys.stderr.isatty()) as display:
-        yield display
+    is_terminal = sys.stderr.isatty()
+    with Progress(*columns, console=console(), disable=not is_terminal) as display:
+        if is_terminal:
+            yield display
+            return
+        is_done = threading.Event()
+        telling = threading.Thread(target=_tell, args=(display, unit, is_done), name="progress", daemon=True)
+        telling.start()
+        try:
+            yield display
+        finally:
+            is_done.set()
+            telling.join()
+
+
+def _tell(display: "Progress", unit: str, is_done: threading.Event) -> None:
+    """Log how far the tasks of a display are, until it is done."""
+    log = get_logger("scaletrain.progress")
+    while not is_done.wait(_PLAIN_LINE_EVERY_S):
+        for task in display.tasks:
+            if task.total is not None and task.completed >= task.total:
+                continue
+            of = "" if task.total is None else f" of {task.total:,.0f}"
+            left = "" if task.time_remaining is None else f", {timedelta(seconds=int(task.time_remaining))} left"
+            log.info("%s: %s%s %s%s", task.description, f"{task.completed:,.0f}", of, unit, left)
 
 
 class _Visible(logging.Formatter):

@@ -61,6 +61,8 @@ def check_exists(run: RunLayout) -> None:
     told = f"did you mean {' or '.join(near)}?" if near else f"`scaletrain runs {run.root}` lists those that there are"
     if not names:
         told = "`scaletrain train CONFIG` begins one; another storage root is named by --root, or by the run's CONFIG"
+    if run.name in names:
+        told = "it has a folder, as of an evaluation, but has not begun to train; `scaletrain train CONFIG` begins it"
     raise NotFoundError(f"there is no run at {run.url}; {told}")
 
 

@@ -137,6 +137,8 @@ def _syntax_problem(error: yaml.YAMLError, source: str) -> str:
         return f"{place}: {problem}; put the text in quotes"
     if "another document" in problem:
         return f"{place}: a second document begins; keep one"
+    if "<document start>" in problem:
+        return f"{place}: something stands behind the end of the document; give one YAML file (rows of data are none)"
     if "constructor for the tag" in problem:
         return f"{place}: a tag (!...) that is not allowed; write plain values"
     if "not text" in problem:

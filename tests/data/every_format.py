@@ -211,6 +211,15 @@ def _chat_log(folder: Path) -> Dump:
     return Dump("chat_log", folder, dropped={"more_than_two_speakers": 1}, bad_rows=1)
 
 
+def _whatsapp(folder: Path) -> Dump:
+    folder.mkdir()
+    lines = ["no export begins like this", "1/1/20, 9:41 AM - Messages are end-to-end encrypted."]
+    for n, (first, second) in enumerate(talks("whatsapp"), start=1):
+        lines += [f"1/{n}/21, 9:41 AM - Ana{n}: {first}", f"1/{n}/21, 9:43 PM - Ben{n}: {second}"]
+    (folder / "a.txt").write_text("\n".join([*lines, f"1/{NUM_TALKS}/21, 9:44 PM - Cem: <Media omitted>"]))
+    return Dump("whatsapp", folder, dropped={"system_message": 1, "media_or_deleted": 1}, bad_rows=1)
+
+
 def _chitchat(folder: Path) -> Dump:
     dialogues = {
         f"id-{n}": [[(f"bob{n}", first)], [(f"amy{n}", second)]] for n, (first, second) in enumerate(talks("chitchat"))
@@ -236,5 +245,5 @@ def _own(folder: Path) -> Dump:
 
 _WRITERS: tuple[Callable[[Path], Dump], ...] = (
     *(_messages, _alpaca, _oasst, _cornell, _convokit, _csv, _parquet, _hf_disk, _twcs, _x_archive, _reddit),
-    *(_stack_exchange, _text, _chat_log, _chitchat, _chatterbot, _own),
+    *(_stack_exchange, _text, _chat_log, _whatsapp, _chitchat, _chatterbot, _own),
 )

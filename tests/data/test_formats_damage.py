@@ -54,6 +54,13 @@ def _text(folder: Path) -> Path:
     return folder / "a.txt"
 
 
+def _whatsapp(folder: Path) -> Path:
+    (folder / "a.txt").write_text(
+        "1/1/22, 9:41 AM - amy: Hi\n1/1/22, 9:42 AM - ben: Ho\n[2.1.22, 9:41:01] amy: é\n你\n"
+    )
+    return folder / "a.txt"
+
+
 DUMPS: dict[str, Write] = {
     "messages": lambda folder: write_jsonl(folder / "a.jsonl", [exchange("a", "b"), exchange("c", "d")]),
     "alpaca": _array,
@@ -77,6 +84,7 @@ DUMPS: dict[str, Write] = {
     ),
     "text": _text,
     "chat_log": _text,
+    "whatsapp": _whatsapp,
     "chitchat": lambda folder: write_chitchat(folder / "a.json", {"k": [[("a", "1")], [("b", "2")]]}),
     "chatterbot": _yaml,
 }

@@ -79,6 +79,22 @@ def test_an_empty_compressed_file_is_an_error(tmp_path: Path, suffix: str) -> No
         read(tmp_path / f"a.jsonl.{suffix}")
 
 
+@pytest.mark.parametrize(
+    ("data", "advice"),
+    [
+        (b"PK\x03\x04rest", "zip archive.*unpack it"),
+        (b"7z\xbc\xaf\x27\x1c", "7z archive; unpack it"),
+        (gzip.compress(b"{}", mtime=0), "packed by gzip; call it .gz"),
+        ("amy: Hi".encode("utf-16"), "in UTF-16; save it as UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_told_with_what_to_do(tmp_path: Path, data: bytes, advice: str) -> None:
+    """An archive, or another encoding, is one error instead of as many bad rows as it has lines."""
+    (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(DataError, match=rf"a\.txt: is .*{advice}"):
+        read(tmp_path / "a.txt", "chat_log")
+
+
 def test_bytes_that_are_not_of_the_compression_are_an_error(tmp_path: Path) -> None:
     """A web page saved under the dump's name, and a flipped byte in the middle."""
     for suffix in ("gz", "bz2", "xz", "zst"):

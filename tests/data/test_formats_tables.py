@@ -41,6 +41,15 @@ def test_csv_columns_may_be_prompt_and_answer(tmp_path: Path) -> None:
     assert known == [(f"{path}:2", "1", "en", "CC0-1.0"), (f"{path}:4", "2", "zh", "CC0-1.0")]
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_csv_of_semicolons_or_tabs_is_read(tmp_path: Path, separator: str) -> None:
+    """As Excel writes it where commas are in numbers; a comma in a cell is then none between cells."""
+    path = tmp_path / "a.csv"
+    rows = [["question", "reply"], ["How much, please?", "3,50"], ['"a, ""b"" or c"', "c"]]
+    path.write_text("\ufeff" + "\r\n".join(separator.join(row) for row in rows))
+    assert texts(read(path, "csv", columns=PROMPTS)) == [["How much, please?", "3,50"], ['a, "b" or c', "c"]]
+
+
 def test_csv_rows_that_are_wrong_are_counted(tmp_path: Path) -> None:
     """Too few cells, a stray quote and bytes that are not UTF-8; blank lines are no rows."""
     path = tmp_path / "a.tsv"

@@ -150,8 +150,8 @@ def test_an_interrupted_preparation_leaves_nothing_behind(configure: Configure, 
 @pytest.mark.parametrize(
     ("rows", "settings", "problem"),
     [
-        ([], {}, "no text to train a tokenizer on"),
-        ([exchange("Hi", "Ho")], {"min_chars": 1000}, "no text"),
+        ([], {}, "no conversation in 1 file"),
+        ([exchange("Hi", "Ho")], {"min_chars": 1000}, "1 too_short, as .*a.jsonl:1"),
         (
             [exchange("Hi", " ".join(map(str, range(200))))],
             {"seq_len": 16},

@@ -127,9 +127,11 @@ def test_an_empty_corpus_beside_a_full_one_is_an_error(
 ) -> None:
     """A corpus that gives nothing is a mistake, even where another gives enough."""
     empty = {"format": "messages", "source": str(write_jsonl(tmp_path / "a.jsonl", rows))}
-    config = configure({**talk, "name": "talk"}, empty, **settings)
+    # A model that is there already: for the tokenizer of a new one the corpora would be read before.
+    model = {"init": "pretrained", "source": prepare(configure(talk), use_ray=False).model_url, "size": None}
+    both = configure({**talk, "name": "talk"}, empty, **settings)
     with pytest.raises(DataError, match=problem):
-        prepare(config, use_ray=use_ray)
+        prepare(Config.model_validate({**both.model_dump(), "model": model}), use_ray=use_ray)
 
 
 def test_tasks_that_find_no_machine_for_long_end_the_preparation(

@@ -4,6 +4,7 @@ import pickle
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from small_run import small_config, write_corpus
 
@@ -30,14 +31,29 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> RowsToScore:
     return RowsToScore(contender, inputs.dataset_url, index, index.splits["validation"].rows, 2, "cpu", "fp32")
 
 
-def test_figures_do_not_depend_on_the_number_of_workers(work: RowsToScore) -> None:
-    """One worker, two, and this process: the same answers in the same order, the same losses and sums."""
+def test_figures_do_not_depend_on_the_number_of_workers(
+    work: RowsToScore, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two workers, one that is killed and its successor, and this process: the same answers, losses and sums.
+
+    And Ray prints nothing of its own between our lines.
+    """
     told: list[int] = []
+
+    def kill(rows: int) -> None:
+        told.append(rows)
+        if len(told) == 1:
+            (worker,) = [each for each in psutil.Process().children(recursive=True) if "Scorer" in each.name()]
+            worker.kill()
+
     with ray_cluster.connected(num_cpus=3):
-        one = score_on_ray(work, workers=1, on_rows=told.append)
         two = score_on_ray(work, workers=2, on_rows=lambda rows: None)
-    here = score_here(work, work.contender.load("cpu", "fp32"), first=0, stop=work.rows, on_rows=lambda rows: None)
+        printed = capfd.readouterr()
+        one = score_on_ray(work, workers=1, on_rows=kill)
+    assert printed == ("", "")
     assert sum(told) == work.rows
+    assert "a worker was lost" in caplog.text
+    here = score_here(work, work.contender.load("cpu", "fp32"), first=0, stop=work.rows, on_rows=lambda rows: None)
     assert one.rows.sample_id.tolist() == two.rows.sample_id.tolist() == here.rows.sample_id.tolist()
     assert one.rows.nll.tolist() == two.rows.nll.tolist()
     assert one.calibration.confidence.tolist() == two.calibration.confidence.tolist()

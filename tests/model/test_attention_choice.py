@@ -59,6 +59,13 @@ def test_what_flex_attention_lacks_goes_to_sdpa(family: str, settings: dict[str,
     assert attention_name(config_of(family, **settings), wanted) == "sdpa"
 
 
+@pytest.mark.parametrize(("family", "why"), [("gemma2", "soft-capped attention"), ("gpt_oss", "attention sinks")])
+def test_a_family_that_sdpa_cannot_compute_is_refused_on_a_cpu(family: str, why: str) -> None:
+    """With the reason, and where it can be trained, in place of transformers' advice on how to load models."""
+    with pytest.raises(ModelError, match=rf"type {family} \({why}\) cannot be trained with SDPA.*on a CUDA GPU"):
+        attention_name(config_of(family), "sdpa")
+
+
 def test_a_model_without_any_attention_that_fits_is_refused() -> None:
     """Sinks need flex attention, which has no dropout, and the family has no SDPA."""
     with pytest.raises(ModelError, match="dropout in its attention"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scaletrain import storage
-from scaletrain.config_model import LoraSection, ModelSection, ModelSize
+from scaletrain.config_model import SMALLEST_VOCABULARY, LoraSection, ModelSection, ModelSize
 from scaletrain.errors import ConfigError, ModelError
 from scaletrain.model.build import check_seq_len, fetch, load_index, load_model, load_tokenizer, materialise
 from tiny import TEXTS, smollm2_folder, tiny_model_folder
@@ -124,17 +124,10 @@ def test_a_trained_tokenizer_keeps_every_text(tmp_path: Path) -> None:
     assert tokenizer("<|im_end|>")["input_ids"] == [tokenizer.eos_token_id]
 
 
-@pytest.mark.parametrize(
-    ("size", "message"),
-    [
-        (SMALL.model_copy(update={"vocab_size": 100}), "vocab_size=100 does not hold the 256 bytes"),
-        (ModelSize(vocab_size=300, hidden_size=30, num_heads=2), "use hidden_size=32"),
-    ],
-)
-def test_impossible_sizes_are_refused_with_a_remedy(size: ModelSize, message: str, tmp_path: Path) -> None:
-    """A size that cannot work is the user's mistake, said before anything is made."""
-    with pytest.raises(ConfigError, match=message):
-        random_start(str(tmp_path), size=size)
+def test_the_smallest_vocabulary_is_that_of_a_tokenizer_of_bytes(tmp_path: Path) -> None:
+    """What the configuration takes at least holds every byte and every special token, and nothing else."""
+    url = random_start(str(tmp_path), size=SMALL.model_copy(update={"vocab_size": SMALLEST_VOCABULARY}))
+    assert len(load_tokenizer(url)) == SMALLEST_VOCABULARY
 
 
 def test_an_empty_corpus_trains_no_tokenizer(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import orjson
 
+from scaletrain.serve.keys import add_key
 from serving import Running, ScriptedEngine, replaceable, said, scripted, served
 from tiny import tiny_tokenizer
 
@@ -89,6 +90,28 @@ def test_only_named_sites_may_call_the_api_from_their_pages() -> None:
     with served(scripted(ScriptedEngine(said("Hi")))) as server:
         answer = httpx.post(f"{server.url}/v1/chat/completions", json=CHAT, headers=allowed)
         assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_server_without_keys_answers_to_its_own_names_alone(tmp_path: Path) -> None:
+    """A page whose site's name leads to this machine gets nothing, not even the page; with keys any name does."""
+    with served(scripted(ScriptedEngine(said("Hi")))) as server:
+        for host in ("localhost", "127.0.0.1", "[::1]", "LocalHost:1234", "127.0.0.1:80"):
+            assert post(server, orjson.dumps(CHAT), host=host).status_code == 200
+        for host in (
+            "evil.example",
+            "evil.example:8000",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+        ):
+            refused = post(server, orjson.dumps(CHAT), host=host)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "host_not_allowed")
+            assert host in refused.json()["error"]["message"]
+            assert httpx.get(server.url, headers={"host": host}).status_code == 403
+    path = tmp_path / "keys.json"
+    bearer = f"Bearer {add_key(path, 'website')}"
+    with served(scripted(ScriptedEngine(said("Hi"))), keys=path) as server:
+        assert post(server, orjson.dumps(CHAT), host="chat.example", authorization=bearer).status_code == 200
 
 
 def test_the_page_trusts_nothing_but_its_own_files() -> None:

@@ -1,6 +1,7 @@
 """trainer: what a run was begun with is what it goes on with."""
 
 import logging
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from scaletrain.errors import TrainingError
 from scaletrain.layout import RunLayout
 from scaletrain.train.trainer import _attempt as attempt_of
 from scaletrain.train.trainer import tell_passes
+from tiny import tiny_tokenizer
 from workers import Prepared, make_job
 
 CONFIG = """
@@ -52,6 +54,25 @@ def test_a_run_keeps_its_dataset_when_its_corpora_change(tmp_path: Path) -> None
     shutil.rmtree(dataset)
     told = run("train", str(config), "--local", exit_code=2)
     assert f"was trained with the dataset {dataset}, which is gone" in told
+
+
+def test_a_model_that_no_cpu_can_train_is_refused_before_its_data_is_prepared(tmp_path: Path) -> None:
+    """Gemma 2 has soft caps, which SDPA does not compute: said at once, with what to do, and nothing was prepared."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8, "vocab_size": 320}
+    settings = Gemma2Config(num_attention_heads=2, num_key_value_heads=1, **sizes)
+    Gemma2ForCausalLM(settings).save_pretrained(tmp_path / "gemma")
+    tiny_tokenizer().save_pretrained(tmp_path / "gemma")
+    corpus, root, config = tmp_path / "corpus", tmp_path / "bucket", tmp_path / "kept.yaml"
+    corpus.mkdir()
+    _write_corpus(corpus / "a.jsonl", first=0)
+    text = CONFIG.format(root=root, corpus=corpus)
+    config.write_text(re.sub("^model: .*$", f"model: {{source: {tmp_path}/gemma}}", text, flags=re.M))
+    told = run("train", str(config), "--local", exit_code=2)
+    assert "type gemma2 (soft-capped attention) cannot be trained with SDPA" in told
+    assert "train it on a CUDA GPU" in told
+    assert not (root / "data").exists()
 
 
 def test_too_little_data_is_told(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ what finds near-duplicates) until they are packed, and the driver holds some 500
 and each piece of one: 10 million conversations take a few GB.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +20,8 @@ from scaletrain import layout, storage
 from scaletrain.config import Config
 from scaletrain.config_data import DataSection
 from scaletrain.data import identity, shards
-from scaletrain.data.cleaning import clean, load_steps
-from scaletrain.data.conversation import Drop
+from scaletrain.data.cleaning import load_steps
+from scaletrain.data.corpus_texts import corpus_texts
 from scaletrain.data.counting import (
     annotation_statistics,
     corpus_statistics,
@@ -35,7 +34,7 @@ from scaletrain.data.dataset_files import ABANDONED_AFTER_S
 from scaletrain.data.description import write_description
 from scaletrain.data.documents import Documents, Ints, collect
 from scaletrain.data.duplicates import drop_duplicates
-from scaletrain.data.formats import SourceFile, check_settings, hold_pairs, list_files, read_conversations
+from scaletrain.data.formats import SourceFile, check_settings, hold_pairs, list_files
 from scaletrain.data.identity import corpus_names, settings_of
 from scaletrain.data.incremental import read_documents
 from scaletrain.data.leakage import Leakage, load_leakage
@@ -60,11 +59,14 @@ class Prepared:
     model_url: str
 
 
-def prepare(config: Config, *, use_ray: bool = True) -> Prepared:
+def prepare(
+    config: Config, *, use_ray: bool = True, check_model: Callable[[str], None] = lambda model_url: None
+) -> Prepared:
     """Put the model and the dataset that a configuration describes into the bucket, if they are not there yet.
 
     `use_ray=False` does the same in this process. With Ray, the cluster that the caller is connected to does the work,
-    or the one that RAY_ADDRESS names, or this machine. Raises ConfigError, DataError, ModelError, StorageError, and
+    or the one that RAY_ADDRESS names, or this machine. `check_model` may refuse the model, by its URL, before any data
+    is read for it. Raises ConfigError, DataError, ModelError, StorageError, and
     ClusterError where Ray fails, or no machine comes within `scaling.wait_minutes`.
     """
     section, root = config.data, config.storage.root
@@ -73,6 +75,7 @@ def prepare(config: Config, *, use_ray: bool = True) -> Prepared:
     leakage = load_leakage(section.leakage)
     model_url = build.materialise(config.model, root=root, seed=config.seed, corpus_texts=lambda: corpus_texts(section))
     build.check_seq_len(model_url, section.seq_len)
+    check_model(model_url)
     tokenizer_hash = build.load_index(model_url).tokenizer_hash
     dataset_id = identity.dataset_id(section, files, tokenizer_hash=tokenizer_hash, leakage=leakage)
     dataset_url = layout.dataset_url(root, dataset_id)
@@ -93,22 +96,6 @@ def prepare(config: Config, *, use_ray: bool = True) -> Prepared:
     for line in statistics.summary():
         log.info("%s", line)
     return Prepared(dataset_url, model_url)
-
-
-def corpus_texts(section: DataSection) -> Iterator[str]:
-    """Yield what is said in the cleaned conversations, one of each corpus in turn: for training a tokenizer."""
-    steps = load_steps(section)
-    corpora = [read_conversations(corpus, max_bad_rows=section.max_bad_rows) for corpus in section.corpora]
-    while corpora:
-        for conversations in list(corpora):
-            conversation = next(conversations, None)
-            if conversation is None:
-                corpora.remove(conversations)
-                continue
-            with suppress(Drop):
-                yield from (turn.content for turn in clean(conversation, steps).turns)
-                if conversation.rejected is not None:
-                    yield conversation.rejected
 
 
 def _make(

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 
 import orjson
 
-from scaletrain.data.formats import too_many_bad_rows
+from scaletrain.data.formats import remedy, too_many_bad_rows
 from scaletrain.errors import DataError
 
 STATISTICS = "stats.json"
@@ -157,23 +157,25 @@ def check_rows(train: SplitStatistics, *, seq_len: int) -> None:
 
 
 def check_corpora(corpora: Sequence[CorpusStatistics], *, max_bad_rows: int) -> None:
-    """Raise DataError for more unreadable rows than allowed, and for a corpus that gives no conversation at all."""
+    """Raise DataError for more unreadable rows than allowed, and for all corpora that give no conversation at all."""
     if sum(corpus.bad_rows for corpus in corpora) > max_bad_rows:
         examples = [example for corpus in corpora for example in corpus.bad_row_examples]
         raise too_many_bad_rows(examples, max_bad_rows=max_bad_rows)
-    for corpus in corpora:
-        if corpus.kept:
-            continue
-        if not corpus.read:
-            example = f"; {corpus.bad_rows} unreadable rows, as {corpus.bad_row_examples[0]}" if corpus.bad_rows else ""
-            raise DataError(
-                f"data.corpora: {corpus.name}: no conversation in {corpus.files} file(s){example}; "
-                "check the source and the format"
-            )
-        reasons = "".join(
-            f"\n  {count} {reason}, as {corpus.drop_examples[reason]}" for reason, count in corpus.dropped.items()
-        )
-        raise DataError(
-            f"data.corpora: {corpus.name}: none of its {corpus.read} conversations can be used; check the format, or "
-            f"relax the settings of the data section that leave them out:{reasons}"
-        )
+    if problems := [_why_nothing(corpus) for corpus in corpora if not corpus.kept]:
+        raise DataError("\n".join(problems))
+
+
+def _why_nothing(corpus: CorpusStatistics) -> str:
+    """What left nothing over of a corpus, and what to do."""
+    if not corpus.read:
+        examples = corpus.bad_row_examples
+        example = f"; {corpus.bad_rows} unreadable rows, as {examples[0]}" if corpus.bad_rows else ""
+        advice = remedy(examples) if examples else "check the source and the format"
+        return f"data.corpora: {corpus.name}: no conversation in {corpus.files} file(s){example}; {advice}"
+    reasons = "".join(
+        f"\n  {count} {reason}, as {corpus.drop_examples[reason]}" for reason, count in corpus.dropped.items()
+    )
+    return (
+        f"data.corpora: {corpus.name}: none of its {corpus.read} conversations can be used; check the format, or "
+        f"relax the settings of the data section that leave them out:{reasons}"
+    )

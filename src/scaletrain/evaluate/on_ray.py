@@ -7,7 +7,8 @@ of the rows. Micro batches are the same whoever runs them, so the figures do not
 import logging
 import math
 import pickle
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from scaletrain import ray_cluster, storage
@@ -16,8 +17,12 @@ from scaletrain.errors import ClusterError, ScaletrainError
 from scaletrain.evaluate.contender import Device
 from scaletrain.evaluate.rows import RowsToScore, score_here
 from scaletrain.evaluate.scoring import Scored, join
+from scaletrain.log import get_logger
 
 _STRETCHES_A_WORKER = 8  # so that a slow worker does not leave the others idle for long at the end
+_TRIES = 3
+
+log = get_logger(__name__)
 
 
 def count_workers(wanted: int | None, *, device: Device) -> int:
@@ -35,36 +40,54 @@ def count_workers(wanted: int | None, *, device: Device) -> int:
 
 
 def score_on_ray(work: RowsToScore, *, workers: int, on_rows: Callable[[int], None]) -> Scored:
-    """Score rows on so many workers; raises what a worker raised, and ClusterError where Ray fails."""
-    import ray
-    import ray.data  # sets the levels that are changed here
+    """Score rows on so many workers; raises what a worker raised, and ClusterError where Ray fails thrice."""
+    import ray.data  # noqa: F401 -- sets the levels that are changed here
     from ray.exceptions import RayError
 
     for name in ("ray.data", "ray.data._internal.progress"):
         logging.getLogger(name).setLevel(logging.ERROR)  # it tells of its progress, and that it shows none
+    parts: dict[int, Scored] = {}
     with ray_cluster.connected(num_cpus=workers + 1):
-        options = dict(storage.options_of(work.dataset_url))
-        stretches = _stretches(work, workers)
+        for tries_left in reversed(range(_TRIES)):
+            left = [each for each in _stretches(work, workers) if each["first"] not in parts]
+            if not left:
+                break  # what was lost had nothing left to do
+            try:
+                for first, rows, scored in _scored(work, left, workers=workers):
+                    parts[first] = scored
+                    on_rows(rows)
+                break
+            except RayError as error:
+                if not tries_left:
+                    raise ClusterError(
+                        f"scoring rows of {work.dataset_url} failed in Ray: {error}; start again"
+                    ) from error
+                log.warning("a worker was lost (%s): others score the rows that are left", type(error).__name__)
+    return join([parts[first] for first in sorted(parts)])
+
+
+def _scored(work: RowsToScore, stretches: list[dict[str, int]], *, workers: int) -> Iterator[tuple[int, int, Scored]]:
+    """Score stretches on so many workers; yields the first row, the number of rows and the result of each."""
+    import ray.data
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Ray 2.60 has no other way to say `max_restarts`
         dataset = ray.data.from_items(stretches, override_num_blocks=len(stretches)).map_batches(
             Scorer,
-            fn_constructor_args=(work, options),
+            fn_constructor_args=(work, dict(storage.options_of(work.dataset_url))),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_gpus=1 if work.device == "cuda" else 0,
             num_cpus=0 if work.device == "cuda" else 1,
+            # With restarts of its own Ray prints an error for each actor, that its arguments may get lost.
+            ray_remote_args_fn=lambda: {"max_restarts": 0, "max_task_retries": 0},
         )
-        dataset.context.enable_progress_bars = False
-        dataset.context.print_on_execution_start = False
-        parts: dict[int, Scored] = {}
-        try:
-            for row in dataset.iter_rows():
-                if row["failed"]:
-                    raise pickle.loads(row["result"])
-                parts[row["first"]] = pickle.loads(row["result"])
-                on_rows(row["rows"])
-        except RayError as error:
-            raise ClusterError(f"scoring rows of {work.dataset_url} failed in Ray: {error}; start again") from error
-    return join([parts[first] for first in sorted(parts)])
+    dataset.context.enable_progress_bars = False
+    dataset.context.print_on_execution_start = False
+    for row in dataset.iter_rows():
+        if row["failed"]:
+            raise pickle.loads(row["result"])
+        yield row["first"], row["rows"], pickle.loads(row["result"])
 
 
 def _stretches(work: RowsToScore, workers: int) -> list[dict[str, int]]:

@@ -34,6 +34,7 @@ log = get_logger(__name__)
 def attention_name(config: "PreTrainedConfig", wanted: Attention) -> str:
     """transformers' name of the attention to use for a model with this configuration; raises ModelError for none."""
     if wanted == "sdpa":
+        _check_sdpa(config)
         return "sdpa"
     lacks = varlen_lacks(config) if wanted == "varlen" else None
     if wanted == "varlen" and lacks is None:
@@ -51,6 +52,19 @@ def attention_name(config: "PreTrainedConfig", wanted: Attention) -> str:
         )
     log.info("the model has %s, which flex attention does not know: using SDPA", flex_lacks)
     return "sdpa"
+
+
+def check_model(model_url: str, wanted: Attention) -> None:
+    """Raise ModelError, before any work, for a model that the attention of this device cannot compute.
+
+    Reads its config.json only; StorageError where that cannot be read.
+    """
+    from transformers import AutoConfig
+
+    from scaletrain.model.settings import read_settings
+
+    if wanted == "sdpa":
+        _check_sdpa(AutoConfig.for_model(**read_settings(model_url)))
 
 
 def check_attention(config: "PreTrainedConfig", source: str) -> None:
@@ -92,6 +106,16 @@ def varlen_lacks(config: "PreTrainedConfig") -> str | None:
     if config.model_type in _TELLS_NO_BOUNDS:
         return "layers that do not hand on where documents begin"
     return "dropout in its attention" if _has_dropout(config) else None
+
+
+def _check_sdpa(config: "PreTrainedConfig") -> None:
+    kind = _class_of(config)
+    if kind is not None and not kind._supports_sdpa:
+        raise ModelError(
+            f"a model of type {config.model_type} ({varlen_lacks(config) or 'with an attention of its own'}) cannot be "
+            "trained with SDPA, which is what there is on a CPU; train it on a CUDA GPU with model.attention: auto, or "
+            "use a model of another family, as Llama, Qwen or Mistral"
+        )
 
 
 def largest_head(config: Any) -> int:

@@ -190,7 +190,6 @@ def _materialise_random(
     if corpus_texts is None:
         raise ModelError("a model with init: random needs a corpus to train its tokenizer on, and there is none here")
     size, texts = section.size, corpus_texts
-    _check_size(size)
     determined_by = [size.model_dump(), seed, tokenizer.texts_hash(tokenizer.training_texts(texts))]
     fingerprint = hashlib.sha256(orjson.dumps(determined_by, option=orjson.OPT_SORT_KEYS)).hexdigest()
     url = _url(root, f"random-{size.hidden_size}x{size.num_layers}", fingerprint)
@@ -210,14 +209,6 @@ def _make_once(url: str, source: str, make: Callable[[Path], None]) -> None:
 def _url(root: str, name: str, fingerprint: str) -> str:
     key = hashlib.sha256(f"{RECIPE_VERSION}:{fingerprint}".encode()).hexdigest()[:12]
     return layout.model_url(root, f"{name}-{key}")
-
-
-def _check_size(size: ModelSize) -> None:
-    if size.hidden_size // size.num_heads % 2:
-        raise ConfigError(
-            f"model.size: hidden_size={size.hidden_size} / num_heads={size.num_heads} is odd, and rotary positions "
-            f"turn pairs; use hidden_size={size.hidden_size + size.num_heads}"
-        )
 
 
 def _write_random(size: ModelSize, seed: int, texts: Callable[[], Iterable[str]], folder: Path) -> None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from scaletrain.errors import ConfigError, ModelError
+from scaletrain.errors import ModelError
 from scaletrain.log import get_logger
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ START_OF_TURN = "<|im_start|>"
 END_OF_TURN = "<|im_end|>"
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL_TOKENS = (END_OF_TEXT, START_OF_TURN, END_OF_TURN)
-SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 TRAINING_CHARACTERS = 20_000_000
 
 # ChatML (https://github.com/openai/openai-python/blob/release-v0.28.0/chatml.md), without a default system prompt.
@@ -36,17 +35,11 @@ log = get_logger(__name__)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerBase":
-    """Train a byte-level BPE of at most `vocab_size` tokens (Sennrich et al. 2016, arXiv:1508.07909), with ChatML.
-
-    Raises ConfigError where the 256 bytes and the special tokens do not fit.
-    """
+    """Train a byte-level BPE of at most `vocab_size` tokens (Sennrich et al. 2016, arXiv:1508.07909), with ChatML."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise ConfigError(
-            f"model.size.vocab_size={vocab_size} does not hold the 256 bytes; use {SMALLEST_VOCABULARY} or more"
-        )
+    assert vocab_size >= 256 + len(SPECIAL_TOKENS), "smaller sizes are refused with the configuration"
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -70,7 +63,9 @@ def training_texts(corpus_texts: Callable[[], Iterable[str]]) -> Iterator[str]:
         if left <= 0:
             return
     if left == TRAINING_CHARACTERS:
-        raise ModelError("there is no text to train a tokenizer on: the corpora are empty")
+        raise ModelError(
+            "there is no text to train a tokenizer on: nothing is said in the conversations of data.corpora"
+        )
 
 
 def texts_hash(texts: Iterable[str]) -> str:

@@ -21,11 +21,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scaletrain import __version__
 from scaletrain.config_serve import ServeSection
+from scaletrain.listening import is_loopback
 from scaletrain.log import get_logger
 from scaletrain.serve.api_errors import ApiError, draining
 from scaletrain.serve.api_request import Generation, parse_chat, parse_completion
 from scaletrain.serve.feedback import FeedbackFile
 from scaletrain.serve.generation import Deadlines, answer
+from scaletrain.serve.host_check import for_this_machine
 from scaletrain.serve.keys import Key, KeyRing
 from scaletrain.serve.limits import Limits
 from scaletrain.serve.models import Models, Offer
@@ -113,7 +115,8 @@ def make_app(service: Service) -> ASGIApp:
         middleware=[cross_origin] if origins else [],
         exception_handlers={HTTPException: _not_found},
     )
-    return _counted(app, service.metrics)
+    needs_check = service.keys is None and is_loopback(service.section.host)
+    return _counted(for_this_machine(app) if needs_check else app, service.metrics)
 
 
 # --- Routes -------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from scaletrain.data.shards import DatasetIndex, load_index
 from scaletrain.errors import BudgetError, ConfigError, DataError, Interrupted
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
-from scaletrain.model import quantization, sequence_parallel
+from scaletrain.model import attention_choice, quantization, sequence_parallel
 from scaletrain.model.kernels import resolve_kernels
 from scaletrain.run_inputs import inputs_of, is_there
 from scaletrain.stop_request import StopRequest
@@ -90,15 +90,12 @@ def train(
         devices.check_optimizer(config.train)
         if config.model.lora is not None:
             devices.check_quantization(config.model.lora.quantization)
-        prepared = _inputs(config, use_ray=not local)
-        if quantizes(config.model.lora):
-            quantization.check_model(prepared.model_url)
-        if config.scaling.sequence_parallel > 1:
-            sequence_parallel.check_model(prepared.model_url, config.scaling.sequence_parallel)
+        precision = devices.resolve_precision(config.train.precision, device)
+        attention = devices.resolve_attention(config.model.attention, device, precision)
+        prepared = _inputs(config, use_ray=not local, check_model=partial(_check_model, config, attention))
         index = load_index(prepared.dataset_url)
         total_steps = count_steps(config, index)
         tell_passes(config, rows=index.splits["train"].rows, total_steps=total_steps)
-        precision = devices.resolve_precision(config.train.precision, device)
         job = Job(
             config=config,
             dataset_url=prepared.dataset_url,
@@ -107,7 +104,7 @@ def train(
             total_steps=total_steps,
             device=device,
             precision=precision,
-            attention=devices.resolve_attention(config.model.attention, device, precision),
+            attention=attention,
             kernels=resolve_kernels(config.model.kernels, device, zero_stage=config.zero.stage),
             reader="local" if local else "ray",
             accounting=accounting,
@@ -208,14 +205,24 @@ def tell_passes(config: Config, *, rows: int, total_steps: int) -> None:
         log.info("%s", told)
 
 
-def _inputs(config: Config, *, use_ray: bool) -> Prepared:
+def _inputs(config: Config, *, use_ray: bool, check_model: Callable[[str], None]) -> Prepared:
     """The dataset and the model that the run has begun with, else those that the configuration describes."""
     run = RunLayout(config.storage.root, config.name)
     newest = checkpoint.latest(run)
     if newest is not None and is_there(inputs := inputs_of(run, newest)):
         log.info("going on with %s", inputs.dataset_url)
+        check_model(inputs.model_url)
         return inputs
-    return prepare(config, use_ray=use_ray)
+    return prepare(config, use_ray=use_ray, check_model=check_model)
+
+
+def _check_model(config: Config, attention: devices.Attention, model_url: str) -> None:
+    """Refuse a model that cannot be trained as configured, before any data is prepared for it."""
+    attention_choice.check_model(model_url, attention)
+    if quantizes(config.model.lora):
+        quantization.check_model(model_url)
+    if config.scaling.sequence_parallel > 1:
+        sequence_parallel.check_model(model_url, config.scaling.sequence_parallel)
 
 
 def _settle_config(run: RunLayout, config: Config) -> None:

@@ -9,6 +9,7 @@
     reddit          dumps of submissions and comments
     stack_exchange  Posts.xml and Comments.xml
     text, chat_log  an utterance a line, an empty line between dialogues
+    whatsapp        the text file of an exported chat
     chitchat, chatterbot    the files of two packages on PyPI
     preferences     pairs of answers, as `scaletrain judge export` and TRL have them; JSON lines or Parquet
     my_package.module:read_row      your own function dict -> Conversation, called with each row of JSON lines
@@ -37,9 +38,10 @@ from scaletrain.data.formats import (
     stack_exchange,
     tables,
     tweets,
+    whatsapp,
 )
 from scaletrain.data.formats.files import SourceFile, find_files, with_versions_of
-from scaletrain.data.formats.items import BAD_ROW, Item, Rejected
+from scaletrain.data.formats.items import BAD_ROW, SAVE_AS_UTF8, Item, Rejected
 from scaletrain.errors import ConfigError, DataError, Problems
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "read_conversations",
     "read_files",
     "reads_together",
+    "remedy",
     "too_many_bad_rows",
 ]
 
@@ -100,6 +103,7 @@ FORMATS: dict[str, Format] = {
     ),
     "text": Format(plain_text.read_text, (".txt",)),
     "chat_log": Format(plain_text.read_chat_log, (".txt", ".log")),
+    "whatsapp": Format(whatsapp.read_whatsapp, (".txt",)),
     "chitchat": Format(packages.read_chitchat, (".json",), licence="MIT"),
     "chatterbot": Format(packages.read_chatterbot, (".yml", ".yaml"), licence="BSD-3-Clause"),
     PAIRS_FORMAT: Format(preferences.read_preferences, (*_JSON_SUFFIXES, preferences.PARQUET)),
@@ -159,10 +163,12 @@ def read_files(files: Sequence[SourceFile], *, corpus: Corpus) -> Iterator[Item]
         raise DataError(f"{exc.filename or files[0].name}: cannot be read to its end ({exc})") from exc
 
 
-def read_conversations(corpus: Corpus, *, max_bad_rows: int) -> Iterator[Conversation]:
+def read_conversations(
+    corpus: Corpus, *, max_bad_rows: int, on_rejected: Callable[[Rejected], None] | None = None
+) -> Iterator[Conversation]:
     """Yield a corpus's first `limit` conversations in order; DataError beyond `max_bad_rows` unreadable rows.
 
-    Rows that give no conversation, unreadable or of no use, do not count towards the limit.
+    Rows that give no conversation, unreadable or of no use, do not count towards the limit; `on_rejected` is told them.
     """
     bad_rows: list[str] = []
     taken = 0
@@ -174,7 +180,10 @@ def read_conversations(corpus: Corpus, *, max_bad_rows: int) -> Iterator[Convers
                 taken += 1
                 if taken == corpus.limit:
                     return
-            elif item.reason == BAD_ROW:
+                continue
+            if on_rejected is not None:
+                on_rejected(item)
+            if item.reason == BAD_ROW:
                 bad_rows.append(f"{item.source}: {item.detail}")
                 if len(bad_rows) > max_bad_rows:
                     raise too_many_bad_rows(bad_rows, max_bad_rows=max_bad_rows)
@@ -185,8 +194,15 @@ def too_many_bad_rows(examples: Sequence[str], *, max_bad_rows: int) -> DataErro
     shown = "".join(f"\n  {example}" for example in examples[:3])
     return DataError(
         f"more than data.max_bad_rows={max_bad_rows} rows cannot be read; "
-        f"correct the dump, check data.corpora's format, or raise the limit. The first ones:{shown}"
+        f"{remedy(examples)}, or raise the limit. The first ones:{shown}"
     )
+
+
+def remedy(examples: Sequence[str]) -> str:
+    """Return what to do about rows that cannot be read; `examples` are as for `too_many_bad_rows`."""
+    if any("UTF-8" in example for example in examples):
+        return f"the dump is in another encoding: {SAVE_AS_UTF8}"
+    return "correct the dump, check data.corpora's format"
 
 
 def find_format(name: str) -> Format:

@@ -34,6 +34,14 @@ MAX_RATIO = 250  # text packs to a tenth or so; gzip's most is 1032
 FREE_UNPACKED_BYTES = 64 * 2**20
 _BUFFER_BYTES = 2**18
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# What a file that is read as text may begin with by mistake, and what to do about it.
+_NO_TEXT = {
+    b"PK\x03\x04": "is a zip archive (or a spreadsheet); unpack it, or save the sheet as CSV",
+    b"7z\xbc\xaf": "is a 7z archive; unpack it",
+    b"\x1f\x8b": "is packed by gzip; call it .gz",
+    b"\xff\xfe": "is in UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8 OLD > NEW)",
+    b"\xfe\xff": "is in UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8 OLD > NEW)",
+}
 _PACKAGE = "package:"
 
 
@@ -118,13 +126,18 @@ def _is_glob(url: str) -> bool:
 def opened(file: SourceFile) -> Iterator[BinaryFile]:
     """Open a file as its unpacked bytes, without a byte order mark.
 
-    Reading raises DataError where a compressed file is damaged, cut short, or unpacks to an absurd size.
+    Raises DataError for an archive and for UTF-16, and where a compressed file is damaged, cut short, or unpacks to an
+    absurd size.
     """
     unpack = _UNPACKERS.get(Path(file.name).suffix)
     with storage.open_read(file.url) as stream:
         raw = cast(io.RawIOBase, stream) if unpack is None else _Unpacked(unpack(stream), file)
         reader = io.BufferedReader(raw, _BUFFER_BYTES)
-        if reader.peek(len(_BYTE_ORDER_MARK)).startswith(_BYTE_ORDER_MARK):
+        beginning = reader.peek(len(_BYTE_ORDER_MARK))
+        for signature, problem in _NO_TEXT.items():
+            if beginning.startswith(signature):
+                raise DataError(f"{file.name}: {problem}")
+        if beginning.startswith(_BYTE_ORDER_MARK):
             reader.read(len(_BYTE_ORDER_MARK))
         yield reader
 

@@ -8,6 +8,7 @@ from scaletrain.data.conversation import Conversation, Drop
 from scaletrain.errors import DataError
 
 BAD_ROW = "bad_row"
+SAVE_AS_UTF8 = "save it as UTF-8 (as by iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW)"
 Row = TypeVar("Row")
 
 

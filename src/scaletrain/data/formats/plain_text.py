@@ -42,7 +42,9 @@ def read_chat_log(files: Sequence[SourceFile], corpus: Corpus) -> Iterator[Item]
                 speaker, text = utterances[-1]
                 utterances[-1] = (speaker, f"{text}\n{line}")
             else:
-                raise DataError("the first line has no 'name: ' before what is said")
+                raise DataError(
+                    "the first line has no 'name: ' before what is said (what WhatsApp exported is format: whatsapp)"
+                )
         return two_speakers(utterances)
 
     return _dialogues(files, parse)

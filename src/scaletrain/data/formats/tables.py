@@ -1,6 +1,6 @@
 """Tables, read as streams, with `columns` saying what each column means (see columns.py).
 
-csv       comma-separated with a header line; .tsv and .tab: separated by tabs
+csv       a header line, and cells separated by commas; by semicolons or tabs, where the header has those and no comma
 parquet   Parquet files
 hf_disk   a folder that the library datasets wrote with save_to_disk, or one file of it
 """
@@ -27,7 +27,7 @@ from scaletrain.data.formats.files import (
     opened,
     read_lines,
 )
-from scaletrain.data.formats.items import BAD_ROW, Item, Rejected
+from scaletrain.data.formats.items import BAD_ROW, SAVE_AS_UTF8, Item, Rejected
 from scaletrain.errors import DataError, NotFoundError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _END_OF_ARROW = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 def read_csv(files: Sequence[SourceFile], corpus: Corpus) -> Iterator[Item]:
-    """Read comma- or tab-separated files."""
+    """Read comma-, semicolon- or tab-separated files."""
     for file in files:
         with csv_rows(file) as (header, rows):
             yield from conversations(rows, choose(corpus.columns, header, name=file.name))
@@ -95,8 +95,8 @@ def parquet_rows(file: SourceFile, table: "pq.ParquetFile", columns: Sequence[st
 def csv_rows(file: SourceFile) -> Iterator[tuple[list[str], Iterator[TableRow]]]:
     """Open a CSV file: its header, and the rows that follow, each with the line that it begins at."""
     csv.field_size_limit(MAX_LINE_BYTES)
-    delimiter = "\t" if bare_name(file.name).endswith((".tsv", ".tab")) else ","
     with opened(file) as stream:
+        delimiter = _delimiter(file, stream)
         lines = _CsvLines(stream, file.name)
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         try:
@@ -104,11 +104,19 @@ def csv_rows(file: SourceFile) -> Iterator[tuple[list[str], Iterator[TableRow]]]
         except csv.Error as exc:
             raise DataError(f"{file.name}:1: the header is not CSV: {exc}") from exc
         if not names or not lines.is_utf8:
-            raise DataError(f"{file.name}: begins with no header line in UTF-8; check the source, save it as UTF-8")
+            raise DataError(f"{file.name}: begins with no header line in UTF-8; check the source, {SAVE_AS_UTF8}")
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise DataError(f"{file.name}: two columns are called {' and '.join(repeated)}; rename one")
         yield names, _table_rows(file, reader, lines, names)
+
+
+def _delimiter(file: SourceFile, stream: BinaryFile) -> str:
+    """What stands between cells: Excel writes semicolons in half of the world's languages."""
+    if bare_name(file.name).endswith((".tsv", ".tab")):
+        return "\t"
+    header = stream.peek().partition(b"\n")[0]
+    return next((each for each in ",;\t" if each.encode() in header), ",")
 
 
 class _CsvLines:
