@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes a machine ready for scaletrain: bash setup.sh EXTRAS, where EXTRAS is aws, gcp or aws,gcp (bucket libraries),
-# and more of pyproject.toml's extras where jobs need them, as aws,serve,sweep.
+# and more of pyproject.toml's extras where jobs need them, as aws,serve,sweep. A machine with a GPU gets gpu as well.
 # Ray runs it from ~/scaletrain, where the project's files lie, as the SSH user (with sudo) or as root. It may run any
 # number of times; where nothing is missing, as on a prepared image, it only looks. It ends with one line that says
 # "ready", or what failed and in which step.
@@ -10,11 +10,12 @@ extras=${1:-aws}
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 home=/opt/scaletrain
 venv=$home/venv
-oldest_driver=580 # for CUDA 13, which PyPI's torch is built for
+oldest_driver=580 oldest_gpu=75 # of CUDA 13, which PyPI's torch is built for: a V100 has 7.0
 step="starting"
 trap 'code=$?; [ $code -eq 0 ] || echo "scaletrain set-up FAILED (exit $code) while: $step" >&2' EXIT
 
 fail() { step="$step: $*"; exit 1; }
+has_gpu() { grep -qs 0x10de /sys/bus/pci/devices/*/vendor; } # anything of NVIDIA's
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi; }
 wait_for() { # wait_for SECONDS COMMAND...: until the command succeeds
   local deadline=$((SECONDS + $1)); shift
@@ -46,11 +47,12 @@ install_packages() {
 
 check_driver() {
   step="checking the NVIDIA driver"
-  grep -qs 0x10de /sys/bus/pci/devices/*/vendor || return 0 # no NVIDIA device in this machine
+  has_gpu || return 0
   wait_for 600 nvidia-smi || fail "nvidia-smi does not answer after 600 s; use an image with the driver"
-  local driver
-  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
+  local driver capability
+  IFS=', ' read -r driver capability < <(nvidia-smi --query-gpu=driver_version,compute_cap --format=csv,noheader)
   [ "${driver%%.*}" -ge $oldest_driver ] || fail "driver $driver, torch needs $oldest_driver; use a newer image"
+  [ "${capability/./}" -ge $oldest_gpu ] || fail "compute capability $capability, torch needs 7.5; use a newer GPU"
 }
 
 prepare_scratch() {
@@ -87,9 +89,7 @@ import sys, tomllib
 from importlib.metadata import version
 from packaging.requirements import Requirement
 project = tomllib.load(open(sys.argv[1], "rb"))["project"]
-lines = list(project["dependencies"])
-for extra in sys.argv[2].split(","):
-    lines += project["optional-dependencies"][extra]
+lines = sum((project["optional-dependencies"][extra] for extra in sys.argv[2].split(",")), project["dependencies"])
 needed = [Requirement(line) for line in [*lines, f"{project['name']}=={project['version']}"]]
 sys.exit(any(not each.specifier.contains(version(each.name), prereleases=True) for each in needed))
 PYTHON
@@ -124,11 +124,11 @@ delay_shutdown() { # Google's notice of preemption is the shutdown itself: witho
 
 write_profile() { # for `ray exec`, `ray attach` and people: the same ray and the same token as the cluster
   step="writing /etc/profile.d/scaletrain.sh"
-  local text="export PATH=$venv/bin:\$PATH RAY_AUTH_MODE=token"
-  local file=/etc/profile.d/scaletrain.sh
+  local text="export PATH=$venv/bin:\$PATH RAY_AUTH_MODE=token" file=/etc/profile.d/scaletrain.sh
   [ "$(cat $file 2>/dev/null)" = "$text" ] || echo "$text" | as_root tee $file >/dev/null
 }
 
+if has_gpu; then extras+=,gpu; fi # Liger's kernels and bitsandbytes; an image without them is completed
 wanted="$(cat "$project/pyproject.toml" "$project/constraints.txt" | sha256sum | cut -c1-64) $extras"
 step="looking for the token" # Ray would refuse to start without it, minutes later
 [ -s ~/.ray/auth_token ] || fail "no ~/.ray/auth_token; run scaletrain cluster init, then ray up again"

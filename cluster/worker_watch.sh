@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ends a worker's machine that Ray has left: bash worker_watch.sh install, in worker_setup_commands, never on the head.
+# Ends a worker's machine that Ray has left: bash worker_watch.sh install, first in setup_commands; never the head's.
 # Workers are ended by the head alone. Where the head is gone, or comes back without Ray, nobody would end them, and
 # they would cost money until somebody looks. It lives in memory, so that an image holds nothing of it.
 #   worker_watch.sh watch [SECONDS [PAUSE [COMMAND...]]]: the watch itself; COMMAND ends the machine
@@ -27,6 +27,7 @@ watch() {
 }
 
 install() {
+  [ ! -e ~/ray_bootstrap_config.yaml ] || return 0 # the head: Ray puts it there, before any set-up command
   [ -d /run/systemd/system ] || return 0 # a container or an emulated machine: nothing here could end it
   systemctl is-active --quiet $unit && return 0
   local script root=()

@@ -91,7 +91,6 @@ def _machines(cluster: str | None, machine: str | None) -> "list[Machines]":
 def _of_cluster(path: str) -> "list[Machines]":
     """The machines of a cluster file that may train: those with GPUs, or all workers where none has."""
     from scaletrain.cluster.cluster_file import load_cluster_file
-    from scaletrain.machine_types import machine_type
     from scaletrain.plan import machines
 
     file = load_cluster_file(path)
@@ -102,8 +101,8 @@ def _of_cluster(path: str) -> "list[Machines]":
     found, problems = {}, []
     for kind in kinds:
         name = _type_name(kind)
-        if machine_type(name) is None:
-            problems.append(f"{path}: {machines.unknown_type(name)}")
+        if problem := machines.type_problem(name):
+            problems.append(f"{path}: {problem}")
             continue
         found[name, kind.market] = machines.of_type(
             name, market=kind.market, region=file.region, head_type=file.head.instance_type

@@ -113,6 +113,9 @@ _GCP: tuple[tuple[str, int, float, int, str | None, float], ...] = (
     ("n2-standard-16", 16, 64, 0, None, 32),
 )
 _WITH_80_GIB = ("p4de.", "a2-ultragpu-")  # the larger A100
+# CUDA 13, which PyPI's torch is built for, has nothing for GPUs before Turing:
+# https://docs.nvidia.com/cuda/archive/13.0.0/cuda-toolkit-release-notes/ and pytorch/pytorch#172352
+_BEFORE_TURING = ("K80", "M60", "P100", "P4", "V100")
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,16 @@ def machine_type(name: str) -> MachineType | None:
 def machine_types() -> tuple[MachineType, ...]:
     """Every machine type that is known here."""
     return tuple(_made("aws", *row) for row in _AWS) + tuple(_made("gcp", *row) for row in _GCP)
+
+
+def too_old(gpu: str | None) -> str | None:
+    """Why torch cannot use a GPU that is called so, here or by a cloud (nvidia-tesla-v100); None where it can."""
+    name = (gpu or "").rpartition("-")[2].upper()
+    if name not in _BEFORE_TURING:
+        return None
+    return (
+        f"its GPU, {name}, is too old: torch is built for CUDA 13, which begins with Turing; take a T4, an L4 or newer"
+    )
 
 
 def cloud_of(region: str) -> Cloud:

@@ -43,6 +43,10 @@ def lose_a_spot_machine(account: Account) -> Instance:
     """Once the run has committed on two spot machines, announce the end of one of them, 30 s ahead."""
     wait_for(lambda: account.newest_commit() > 0, "a commit", limit_s=300)
     assert [(each.market, each.node_type) for each in account.workers()] == [("spot", "cpu")] * 2
+    # worker_watch.sh, which ends workers that were left alone, knows the head by this file.
+    look = ["test", "-e", "/home/ubuntu/ray_bootstrap_config.yaml"]
+    machines = [account.head(), *account.workers()]
+    assert [account.cloud.on_machine(each, look).returncode for each in machines] == [0, 1, 1]
     lost = account.workers()[-1]
     account.cloud.preempt(lost, notice_s=30)
     return lost

@@ -8,7 +8,7 @@ import pytest
 from cluster_projects import IMAGE, REGION, make_project
 from scaletrain.cluster.aws_account import connect
 from scaletrain.cluster.aws_image import bake_image
-from scaletrain.cluster.aws_leaks import find_leaks, images_of, remove_leaks
+from scaletrain.cluster.aws_leaks import find_costs, images_of, remove_leaks
 from scaletrain.cluster.cluster_file import ClusterFile, from_tree, read_tree
 from scaletrain.errors import ClusterError, ConfigError
 
@@ -73,7 +73,7 @@ def test_a_worker_that_cannot_be_ended_either_is_named_with_its_remedy(file: Clu
     with pytest.raises(ClusterError, match="could not be wiped"):
         bake_image(account, file, "gpu_spot", tell=told.append, wipe=wipe)
     assert f"`scaletrain cluster sweep-leaks {file.path} --delete`" in told[-1]
-    assert [leak.id for leak in find_leaks(account, file.name)] == [machine]
+    assert [leak.id for leak in find_costs(account, file.name).leaks] == [machine]
 
 
 def test_an_image_that_the_file_no_longer_names_goes_with_its_snapshots(file: ClusterFile) -> None:
@@ -83,11 +83,11 @@ def test_an_image_that_the_file_no_longer_names_goes_with_its_snapshots(file: Cl
     baked = bake_image(account, file, "gpu_spot", tell=lambda line: None, wipe=lambda _, address: None)
     (made,) = ec2.describe_images(ImageIds=[baked.image_id])["Images"]
     snapshots = [each["Ebs"]["SnapshotId"] for each in made["BlockDeviceMappings"]]
-    assert find_leaks(account, file.name, images_in_use={baked.image_id}) == []
-    leaks = find_leaks(account, file.name, images_in_use=images_of(file))
+    assert find_costs(account, file.name, images_in_use={baked.image_id}).leaks == []
+    leaks = find_costs(account, file.name, images_in_use=images_of(file)).leaks
     assert [(leak.kind, leak.id) for leak in leaks] == [("image", baked.image_id)]
     remove_leaks(account, leaks, tell=lambda line: None)
-    assert find_leaks(account, file.name, images_in_use=images_of(file)) == []
+    assert find_costs(account, file.name, images_in_use=images_of(file)).leaks == []
     left = {each["SnapshotId"] for each in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]}
     assert snapshots and not left & {*snapshots}
 

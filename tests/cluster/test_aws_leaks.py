@@ -8,8 +8,9 @@ import boto3
 import pytest
 
 from cluster_projects import IMAGE, REGION
+from scaletrain.cluster import aws_account, sweep
 from scaletrain.cluster.aws_account import connect
-from scaletrain.cluster.aws_leaks import find_leaks, find_living, remove_leaks
+from scaletrain.cluster.aws_leaks import find_costs, remove_leaks
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_a_living_cluster_has_no_leaks(cluster: str) -> None:
     """Its workers and their disks are in use."""
     start(cluster, "head")
     start(cluster, "worker")
-    assert find_leaks(connect(REGION), cluster) == []
+    assert find_costs(connect(REGION), cluster).leaks == []
 
 
 def test_a_living_cluster_is_told_for_it_costs_money(cluster: str) -> None:
@@ -51,33 +52,43 @@ def test_a_living_cluster_is_told_for_it_costs_money(cluster: str) -> None:
     head = start(cluster, "head")
     start(cluster, "worker")
     start(f"{cluster}-other", "worker")
-    (living,) = find_living(connect(REGION), cluster)
+    (living,) = find_costs(connect(REGION), cluster).living
     told = f"not a leak, but it costs money: {cluster}: head {head} since {datetime.now(UTC):%Y-%m-%d}, 1 worker; "
     assert living.line("my.yaml") == f"{told}end it: scaletrain down my.yaml"
-    assert find_living(connect(REGION), f"{cluster}-other") == []
+    assert find_costs(connect(REGION), f"{cluster}-other").living == []
 
 
 def test_a_machine_that_its_living_cluster_does_not_see_is_a_leak(cluster: str) -> None:
     """One that was taken out to make an image of it, for which the head has a new one started."""
     start(cluster, "head")
     worker = start(cluster, "worker", seen_in=f"{cluster}-image")
-    assert [leak.id for leak in find_leaks(connect(REGION), cluster)] == [worker]
-    assert [each.workers for each in find_living(connect(REGION), cluster)] == [0]
+    assert [leak.id for leak in find_costs(connect(REGION), cluster).leaks] == [worker]
+    assert [each.workers for each in find_costs(connect(REGION), cluster).living] == [0]
 
 
 def test_a_cluster_that_was_renamed_after_init_lives_by_rays_name(cluster: str) -> None:
     """Its machines bear our tag with the old name; nobody wants them ended for that."""
     start(cluster, "head", seen_in=f"{cluster}-new")
     start(cluster, "worker", seen_in=f"{cluster}-new")
-    assert find_leaks(connect(REGION), cluster) == []
-    assert [each.workers for each in find_living(connect(REGION), f"{cluster}-new")] == [1]
+    assert find_costs(connect(REGION), cluster).leaks == []
+    assert [each.workers for each in find_costs(connect(REGION), f"{cluster}-new").living] == [1]
+
+
+def test_a_sweep_lists_the_machines_once(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For leaks and for living clusters: an account may have many, and its API admits few calls."""
+    start(cluster, "head")
+    account, calls = connect(REGION), list[str]()
+    account.session.events.register("before-call.ec2", lambda model, **_: calls.append(model.name))
+    monkeypatch.setattr(aws_account, "connect", lambda region: account)
+    found = sweep.find(None, cluster=cluster, region=REGION, project_id=None)
+    assert ([each.cluster for each in found.living], calls.count("DescribeInstances")) == ([cluster], 1)
 
 
 def test_workers_without_a_head_and_loose_parts_are_leaks(cluster: str) -> None:
     """Each with what it is."""
     worker = start(cluster, "worker")
     parts = leave_parts(cluster)
-    assert {leak.id for leak in find_leaks(connect(REGION), cluster)} == {worker, *parts}
+    assert {leak.id for leak in find_costs(connect(REGION), cluster).leaks} == {worker, *parts}
 
 
 def test_deleting_leaves_nothing_and_touches_no_other_cluster(cluster: str) -> None:
@@ -86,13 +97,13 @@ def test_deleting_leaves_nothing_and_touches_no_other_cluster(cluster: str) -> N
     leave_parts(cluster)
     start(f"{cluster}-other", "worker")
     account = connect(REGION)
-    remove_leaks(account, find_leaks(account, cluster), tell=lambda line: None)
-    assert find_leaks(account, cluster) == []
-    assert len(find_leaks(account, f"{cluster}-other")) == 1
+    remove_leaks(account, find_costs(account, cluster).leaks, tell=lambda line: None)
+    assert find_costs(account, cluster).leaks == []
+    assert len(find_costs(account, f"{cluster}-other").leaks) == 1
 
 
 def test_what_is_not_ours_is_never_listed(cluster: str) -> None:
     """An untagged disk belongs to somebody else."""
     ec2 = boto3.client("ec2", region_name=REGION)
     foreign = ec2.create_volume(AvailabilityZone=f"{REGION}a", Size=1)["VolumeId"]
-    assert foreign not in {leak.id for leak in find_leaks(connect(REGION))}
+    assert foreign not in {leak.id for leak in find_costs(connect(REGION)).leaks}

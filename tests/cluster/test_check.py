@@ -109,6 +109,13 @@ def test_a_machine_smaller_than_the_file_says_is_found(project: ClusterProject) 
     assert any("CPU: 64, but a m7i.2xlarge has 8" in each for each in check_cluster(project.file).problems)
 
 
+def test_a_gpu_that_torch_cannot_use_is_found(project: ClusterProject) -> None:
+    """Nothing would run on it, and its price is that of others."""
+    project.edit(("InstanceType: g6.xlarge ", "InstanceType: p3dn.24xlarge "))
+    problems = check_cluster(project.file).problems
+    assert any("gpu_spot: p3dn.24xlarge: its GPU, V100, is too old" in each for each in problems), problems
+
+
 def test_without_credentials_the_file_is_still_checked(
     project: ClusterProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:

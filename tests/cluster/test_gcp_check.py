@@ -88,6 +88,14 @@ def test_a_file_of_machines_that_are_not_to_be_had(filled: ClusterProject, quota
     )
 
 
+def test_a_gpu_that_torch_cannot_use(filled: ClusterProject) -> None:
+    """It is a machine type like any other to Google."""
+    card = "guestAccelerators: [{acceleratorType: nvidia-tesla-v100, acceleratorCount: 1}]"
+    filled.edit(("machineType: g2-standard-8  #", f"machineType: n1-standard-8\n      {card}  #"))
+    problems = check_cluster(filled.file).problems
+    assert any("gpu_spot: n1-standard-8: its GPU, V100, is too old" in each for each in problems), problems
+
+
 def test_a_project_without_gpus(filled: ClusterProject, quota: Any) -> None:
     """Broken project 3: as every new one is; the two quotas are named with the page where more is asked for."""
     for metric in ("NVIDIA_L4_GPUS", "PREEMPTIBLE_NVIDIA_L4_GPUS", "GPUS_ALL_REGIONS"):

@@ -9,7 +9,7 @@ import pytest
 from cluster_projects import ClusterProject
 from google_project import PROJECT, REGION, GoogleProject, initialise
 from scaletrain.cluster.gcp_account import Project, connect
-from scaletrain.cluster.gcp_leaks import find_leaks, find_living, remove_leaks
+from scaletrain.cluster.gcp_leaks import find_costs, remove_leaks
 from scaletrain.cluster.leaks import Leak
 from scaletrain.cluster.sweep import find
 
@@ -55,7 +55,7 @@ def test_a_living_cluster_has_no_leaks(google: GoogleProject, project: Project, 
     """Its workers and their disks are in use."""
     start(google, cluster, "head")
     start(google, cluster, "worker")
-    assert find_leaks(project, cluster) == []
+    assert find_costs(project, cluster).leaks == []
 
 
 def test_a_living_cluster_is_told_for_it_costs_money(google: GoogleProject, project: Project, cluster: str) -> None:
@@ -63,7 +63,7 @@ def test_a_living_cluster_is_told_for_it_costs_money(google: GoogleProject, proj
     head = start(google, cluster, "head")
     start(google, cluster, "worker")
     start(google, cluster, "worker")
-    (living,) = find_living(project, cluster)
+    (living,) = find_costs(project, cluster).living
     told = f"not a leak, but it costs money: {cluster}: head {head} since {datetime.now(UTC):%Y-%m-%d}, 2 workers; "
     assert living.line("my.yaml") == f"{told}end it: scaletrain down my.yaml"
 
@@ -75,8 +75,8 @@ def test_a_machine_that_its_living_cluster_does_not_see_is_a_leak(
     start(google, cluster, "head")
     taken_out = start(google, cluster, "worker", seen_in=f"{cluster}-image")
     elsewhere = start(google, cluster, "worker", zone=OTHER_ZONE)
-    assert {leak.id for leak in find_leaks(project, cluster)} == {taken_out, elsewhere}
-    assert [each.workers for each in find_living(project, cluster)] == [0]
+    assert {leak.id for leak in find_costs(project, cluster).leaks} == {taken_out, elsewhere}
+    assert [each.workers for each in find_costs(project, cluster).living] == [0]
 
 
 def test_a_head_outside_of_the_files_zone_is_a_leak(google: GoogleProject, gcp: ClusterProject) -> None:
@@ -93,7 +93,7 @@ def test_workers_without_a_head_and_loose_parts_are_leaks(
     """Each with what it is."""
     worker = start(google, cluster, "worker")
     parts = leave_parts(google, cluster)
-    found = find_leaks(project, cluster)
+    found = find_costs(project, cluster).leaks
     assert {leak.id for leak in found} == {worker, *parts}
     assert {leak.kind: leak.detail for leak in found}["machine"] == "e2-standard-2, RUNNING"
 
@@ -103,7 +103,7 @@ def test_a_stopped_machine_of_a_living_cluster_is_a_leak(google: GoogleProject, 
     start(google, cluster, "head")
     worker = start(google, cluster, "worker")
     google.call("compute", "instances.stop", zone=ZONE, instance=worker.partition("/")[2])
-    (leak,) = find_leaks(project, cluster)
+    (leak,) = find_costs(project, cluster).leaks
     assert (leak.id, leak.detail) == (worker, "e2-standard-2, TERMINATED")
 
 
@@ -114,9 +114,9 @@ def test_deleting_leaves_nothing_and_touches_no_other_cluster(
     start(google, cluster, "worker")
     leave_parts(google, cluster)
     start(google, f"{cluster}-other", "worker")
-    remove_leaks(project, find_leaks(project, cluster), tell=lambda line: None)
-    assert find_leaks(project, cluster) == []
-    assert len(find_leaks(project, f"{cluster}-other")) == 1
+    remove_leaks(project, find_costs(project, cluster).leaks, tell=lambda line: None)
+    assert find_costs(project, cluster).leaks == []
+    assert len(find_costs(project, f"{cluster}-other").leaks) == 1
 
 
 def test_prepared_images_that_the_file_no_longer_names_are_leaks(
@@ -142,4 +142,4 @@ def test_prepared_images_that_the_file_no_longer_names_are_leaks(
 def test_what_is_not_ours_is_never_listed(google: GoogleProject, project: Project, cluster: str) -> None:
     """A disk without a label belongs to somebody else."""
     google.call("compute", "disks.insert", zone=ZONE, body={"name": f"{cluster}-foreign", "sizeGb": "1"})
-    assert f"{ZONE}/{cluster}-foreign" not in {leak.id for leak in find_leaks(project)}
+    assert f"{ZONE}/{cluster}-foreign" not in {leak.id for leak in find_costs(project).leaks}

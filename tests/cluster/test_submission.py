@@ -83,8 +83,8 @@ def test_every_problem_is_listed_before_anything_is_sent(cluster: ClusterFile, r
             "sweep",
         ),
         (["evaluate", "--tasks=x"], "evaluate"),
-        (["train", "train.optimizer=adamw_8bit"], "gpu"),
-        (["train", "model.lora.quantization=nf4"], "gpu"),
+        (["train", "train.optimizer=adamw_8bit", "train.device=cpu"], "gpu"),
+        (["train", "model.lora.quantization=nf4", "train.device=cpu"], "gpu"),
     ],
 )
 def test_a_job_whose_extra_the_cluster_does_not_install_is_refused(
@@ -94,18 +94,20 @@ def test_a_job_whose_extra_the_cluster_does_not_install_is_refused(
     command = _parse([words[0], run_file, *words[1:]])
     file = tmp_path / "file.yaml"
     file.write_text(CLUSTER + "setup_commands: [bash ~/scaletrain/setup.sh aws]\n")
-    with pytest.raises(ConfigError, match=rf"setup\.sh aws,{extra}, and run `ray up`"):
+    with pytest.raises(ConfigError, match=rf"write bash ~/scaletrain/setup\.sh aws,{extra} for "):
         check_submission(load_cluster_file(file), command)
     file.write_text(CLUSTER + f"setup_commands: ['bash ~/scaletrain/setup.sh aws,{extra}']\n")
     check_submission(load_cluster_file(file), command)
 
 
 def test_a_job_that_needs_no_extra_is_sent_to_a_plain_cluster(run_file: str, tmp_path: Path) -> None:
-    """As the shipped file is."""
+    """As the shipped file is; nor one whose extra machines with GPUs get by themselves."""
     file = tmp_path / "file.yaml"
     file.write_text(CLUSTER + "setup_commands: [bash ~/scaletrain/setup.sh aws]\n")
     for name in ("train", "evaluate", "prepare"):
         check_submission(load_cluster_file(file), _parse([name, run_file]))
+    for setting in ("train.optimizer=adamw_8bit", "model.lora.quantization=nf4"):
+        check_submission(load_cluster_file(file), _parse(["train", run_file, setting]))
 
 
 def test_a_secret_of_another_cloud_is_refused(cluster: ClusterFile, run_file: str) -> None:

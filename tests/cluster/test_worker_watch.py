@@ -36,3 +36,16 @@ def test_where_there_is_no_systemd_nothing_is_installed(tmp_path: Path) -> None:
     """As on an emulated machine."""
     done = run(f"mount -t tmpfs tmpfs /run; bash {WATCH} install", tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("name", "started"), [("head", False), ("worker", True)])
+def test_it_is_installed_on_workers_alone(name: str, started: bool, tmp_path: Path) -> None:
+    """The same command runs on the head, which is known by what Ray brings there; nothing replaces a head."""
+    for tool, line in (("systemctl", "exit 1"), ("systemd-run", 'echo "$*"')):
+        (tmp_path / tool).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / tool).chmod(0o755)
+    if name == "head":
+        (tmp_path / "ray_bootstrap_config.yaml").touch()
+    booted = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system"
+    done = run(f"{booted}; HOME={tmp_path} PATH={tmp_path}:$PATH bash {WATCH} install", tmp_path)
+    assert (done.returncode, "--unit=scaletrain-worker-watch" in done.stdout) == (0, started), done.stderr

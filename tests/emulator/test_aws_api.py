@@ -49,6 +49,15 @@ def test_a_launch_with_something_that_is_not_there_is_refused(
     assert refusal(cloud, **arguments) == code
 
 
+def test_a_dry_run_starts_nothing_and_takes_no_failure(cloud: EmulatedCloud) -> None:
+    """EC2 looks at the request alone."""
+    before = [each.id for each in cloud.instances()]
+    cloud.fail_launches("InsufficientInstanceCapacity", count=1)
+    assert refusal(cloud, DryRun=True) == "DryRunOperation"
+    assert refusal(cloud) == "InsufficientInstanceCapacity"
+    assert [each.id for each in cloud.instances()] == before
+
+
 def test_a_launch_gets_as_many_machines_as_it_may(cloud: EmulatedCloud) -> None:
     """MaxCount where there is room for it, each with its profile."""
     name = profile(cloud, "several", {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"})

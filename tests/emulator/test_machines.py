@@ -50,6 +50,11 @@ def test_nothing_of_this_computers_homes_leaks_in(cloud: EmulatedCloud, pair: li
     assert not {".aws", ".ray", ".cache"} & {*console(cloud, pair[0], "ls -A /root").split()}
 
 
+def test_no_device_of_this_computer_is_one_of_the_machines(cloud: EmulatedCloud, pair: list[Instance]) -> None:
+    """Where a machine saw a GPU, its set-up would install what is made for it."""
+    assert console(cloud, pair[0], "ls /sys/bus/pci/devices 2>/dev/null | wc -l") == "0"
+
+
 def test_sshd_lets_in_the_key_of_the_launch(cloud: EmulatedCloud, pair: list[Instance]) -> None:
     """At the public and at the private address, as the image's user, who may become root without a password."""
     for public in (True, False):

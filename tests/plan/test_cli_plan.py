@@ -63,6 +63,22 @@ def test_a_cluster_file_says_which_machines(big: str, tmp_path: Path) -> None:
     assert (configured["machine"], configured["machines"], configured["verdict"]) == ("g6.xlarge", 4, "does not fit")
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("p3.2xlarge", "p3.2xlarge: its GPU, V100, is too old: torch is built for CUDA 13"),
+        ("n1-standard-8+1xV100", "its GPU, V100, is too old"),
+        ("p3.2xlarg", "no machine type that is known here; did you mean"),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_refused_and_not_offered(big: str, name: str, told: str) -> None:
+    """The run would fail on rented machines."""
+    code, _, stderr = run_plan(big, "--machine", name)
+    said = " ".join(stderr.split())
+    assert (code, told in said) == (2, True), said
+    assert "p3" not in said.partition("did you mean")[2]
+
+
 def test_the_shipped_quickstart_can_be_planned() -> None:
     """launch/configs/quickstart-gpu.yaml on one L4: 135 million parameters fit."""
     pytest.importorskip("gguf")

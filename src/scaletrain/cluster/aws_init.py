@@ -16,6 +16,7 @@ from scaletrain.cluster.aws_network import (
     security_group_step,
 )
 from scaletrain.cluster.aws_plan import Found, Wanted
+from scaletrain.cluster.aws_profiles import waiting_step
 from scaletrain.cluster.aws_roles import role_removal_steps, role_steps
 from scaletrain.cluster.init import (
     empty_steps,
@@ -30,7 +31,7 @@ from scaletrain.cluster.init import (
     split_bucket_url,
     ssh_addresses,
 )
-from scaletrain.cluster.plan import Step
+from scaletrain.cluster.plan import Step, to_do
 from scaletrain.errors import ClusterError, ConfigError
 
 
@@ -71,15 +72,19 @@ def plan_aws(request: AwsRequest) -> tuple[Account, list[Step]]:
             f"from the machine where init ran first, or remove the pair: aws ec2 delete-key-pair --key-name {cluster}"
         )
     found = Found()
+    head_config = tree["available_node_types"][tree["head_node_type"]]["node_config"]
+    profiles = [wanted.head_role, wanted.worker_role]
     steps = [
         *secret_steps(cluster),
         *bucket_steps(account, wanted),
         key_pair_step(account, wanted),
         security_group_step(account, wanted, found),
         endpoint_step(account, wanted),
-        *role_steps(account, wanted, found),
+        *(roles := role_steps(account, wanted, found)),
         _fill_aws(request.path, wanted, found),
     ]
+    if to_do(roles):  # last: whatever comes of it, all else is done
+        steps.append(waiting_step(account, profiles, node_config=head_config, subnet_id=wanted.subnet_id))
     return account, steps
 
 

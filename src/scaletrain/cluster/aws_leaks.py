@@ -1,48 +1,41 @@
-"""What an AWS account still pays for although its cluster is gone, found by our tag or Ray's."""
+"""What an AWS account pays for: what is left of clusters that are gone, and heads, found by our tag or Ray's."""
 
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from scaletrain.cluster.aws_account import TAG, Account, aws_errors
 from scaletrain.cluster.cluster_file import ClusterFile
-from scaletrain.cluster.leaks import Leak, Living, Machine, living_clusters, remove_each
+from scaletrain.cluster.leaks import Costs, Leak, Machine, living_clusters, remove_each
 
 _RAY_TAG = "ray-cluster-name"
 _GONE = ("shutting-down", "terminated")
 _RUNS = ("pending", "running")
 
 
-def find_leaks(
-    account: Account, cluster: str | None = None, *, images_in_use: Collection[str] | None = None
-) -> list[Leak]:
-    """Return what is left over from one cluster, or from every cluster of the region that carries our or Ray's tags.
+def find_costs(account: Account, cluster: str | None = None, *, images_in_use: Collection[str] | None = None) -> Costs:
+    """Return what is left over from one cluster, or from every one of the region that carries our or Ray's tags.
 
-    Prepared images are looked at where `images_in_use` has the ids of those that are still wanted.
+    And the clusters whose head starts or runs. Prepared images are looked at where `images_in_use` has the ids of those
+    that are still wanted.
     """
     ec2 = account.client("ec2")
-    with aws_errors("looking for what was left behind"):
+    with aws_errors("looking for what costs money"):
         machines = list(_machines(ec2))
-        living = {_seen_by_ray_in(machine) for _, machine in machines if _is_living_head(machine)}
+        heads = {_seen_by_ray_in(machine) for _, machine in machines if _is_living_head(machine)}
         leaks = [
             Leak("machine", machine["InstanceId"], name, f"{machine['InstanceType']}, {machine['State']['Name']}")
             for name, machine in machines
-            if _seen_by_ray_in(machine) not in living
+            if _seen_by_ray_in(machine) not in heads
         ]
         leaks += _loose_parts(ec2)
         if images_in_use is not None:
             leaks += _images(ec2, images_in_use)
-    return [leak for leak in leaks if cluster in (None, leak.cluster)]
-
-
-def find_living(account: Account, cluster: str | None = None) -> list[Living]:
-    """Return the one cluster, or every one of the region, whose head starts or runs."""
-    with aws_errors("looking for heads that run"):
-        machines = [
-            Machine(each["InstanceId"], _seen_by_ray_in(each), "", _is_living_head(each), each["LaunchTime"])
-            for _, each in _machines(account.client("ec2"))
-            if each["State"]["Name"] in _RUNS
-        ]
-    return living_clusters(machines, cluster)
+    running = [
+        Machine(each["InstanceId"], _seen_by_ray_in(each), "", _is_living_head(each), each["LaunchTime"])
+        for _, each in machines
+        if each["State"]["Name"] in _RUNS
+    ]
+    return Costs([leak for leak in leaks if cluster in (None, leak.cluster)], living_clusters(running, cluster))
 
 
 def remove_leaks(account: Account, leaks: list[Leak], *, tell: Callable[[str], None]) -> None:

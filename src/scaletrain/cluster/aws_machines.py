@@ -7,6 +7,7 @@ from typing import Any
 from scaletrain.cluster.aws_account import Account, aws_errors, error_code
 from scaletrain.cluster.cluster_file import ClusterFile, NodeType
 from scaletrain.cluster.schema import did_you_mean
+from scaletrain.machine_types import too_old
 
 _RESOLVE = "resolve:ssm:"
 # Quotas count vCPUs, by the first letters of a type; https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html
@@ -30,6 +31,7 @@ class InstanceFacts:
 
     vcpus: int
     gpus: int
+    gpu: str | None = None
 
 
 def find_instance_types(account: Account, file: ClusterFile) -> tuple[dict[str, InstanceFacts], list[str]]:
@@ -42,8 +44,10 @@ def find_instance_types(account: Account, file: ClusterFile) -> tuple[dict[str, 
         facts = {}
         if there:
             for each in ec2.describe_instance_types(InstanceTypes=sorted(there))["InstanceTypes"]:
-                gpus = sum(gpu["Count"] for gpu in each.get("GpuInfo", {}).get("Gpus", ()))
-                facts[str(each["InstanceType"])] = InstanceFacts(each["VCpuInfo"]["DefaultVCpus"], gpus)
+                cards = each.get("GpuInfo", {}).get("Gpus", ())
+                name = str(cards[0]["Name"]) if cards else None
+                gpus = sum(card["Count"] for card in cards)
+                facts[str(each["InstanceType"])] = InstanceFacts(each["VCpuInfo"]["DefaultVCpus"], gpus, name)
     problems = []
     for kind in file.node_types:
         place = f"available_node_types.{kind.name}"
@@ -111,6 +115,8 @@ def _resource_problems(kind: NodeType, facts: InstanceFacts, place: str) -> Iter
         yield f"{place}.resources: CPU: {kind.cpus:g}, but a {kind.instance_type} has {facts.vcpus}; lower it"
     if kind.gpus > facts.gpus:
         yield f"{place}.resources: GPU: {kind.gpus:g}, but a {kind.instance_type} has {facts.gpus}; lower it"
+    if problem := too_old(facts.gpu):
+        yield f"{place}: {kind.instance_type}: {problem}"
 
 
 def _find_image(account: Account, image: str) -> dict[str, Any] | str:

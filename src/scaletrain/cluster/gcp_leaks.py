@@ -1,4 +1,4 @@
-"""What a Google Cloud project still pays for although its cluster is gone, found by our label or Ray's.
+"""What a Google Cloud project pays for: what is left of clusters that are gone, and heads, by our label or Ray's.
 
 Stopped machines count too: Ray does not see one that Google has taken back and not deleted, and its disk costs.
 """
@@ -9,53 +9,48 @@ from typing import Any
 
 from scaletrain.cluster.cluster_file import ClusterFile
 from scaletrain.cluster.gcp_account import LABEL, Project, all_pages, all_scopes, finish, google_errors, last_part
-from scaletrain.cluster.leaks import Leak, Living, Machine, living_clusters, remove_each
+from scaletrain.cluster.leaks import Costs, Leak, Machine, living_clusters, remove_each
 
 _RAY_LABEL = "ray-cluster-name"
 _LIVING = ("PROVISIONING", "STAGING", "RUNNING", "REPAIRING")
 
 
-def find_leaks(
+def find_costs(
     project: Project,
     cluster: str | None = None,
     *,
     zone: str | None = None,
     images_in_use: Collection[str] | None = None,
-) -> list[Leak]:
-    """Return what is left over from one cluster, or from every cluster of the project that bears our or Ray's label.
+) -> Costs:
+    """Return what is left over from one cluster, or from every one of the project that bears our or Ray's label.
 
-    A head sees the machines of its own zone only, and Ray sees a head only in the `zone` that its file names. Prepared
-    images are looked at where `images_in_use` has the names of those that are still wanted.
+    And the clusters whose head starts or runs. A head sees the machines of its own zone only, and Ray sees a head only
+    in the `zone` that its file names. Prepared images are looked at where `images_in_use` has the names of those that
+    are still wanted.
     """
     compute = project.service("compute")
-    with google_errors("looking for what was left behind"):
+    with google_errors("looking for what costs money"):
         machines = list(_machines(compute, project.project_id))
-        living = {_seen_by_ray_in(each) for _, each in machines if _is_living_head(each, zone)}
+        heads = {_seen_by_ray_in(each) for _, each in machines if _is_living_head(each, zone)}
         leaks = [
             Leak("machine", _id_of(each), name, f"{last_part(each['machineType'])}, {each['status']}")
             for name, each in machines
-            if _seen_by_ray_in(each) not in living or each["status"] not in (*_LIVING, "STOPPING")
+            if _seen_by_ray_in(each) not in heads or each["status"] not in (*_LIVING, "STOPPING")
         ]
         leaks += _loose_parts(compute, project.project_id)
         if images_in_use is not None:
             leaks += _images(compute, project.project_id, images_in_use)
-    return [leak for leak in leaks if cluster in (None, leak.cluster)]
-
-
-def find_living(project: Project, cluster: str | None = None, *, zone: str | None = None) -> list[Living]:
-    """Return the one cluster, or every one of the project, whose head starts or runs, in the file's zone if given."""
-    with google_errors("looking for heads that run"):
-        machines = [
-            Machine(
-                _id_of(each),
-                *_seen_by_ray_in(each),
-                _is_living_head(each, zone),
-                datetime.fromisoformat(each["creationTimestamp"]),
-            )
-            for _, each in _machines(project.service("compute"), project.project_id)
-            if each["status"] in _LIVING
-        ]
-    return living_clusters(machines, cluster)
+    running = [
+        Machine(
+            _id_of(each),
+            *_seen_by_ray_in(each),
+            _is_living_head(each, zone),
+            datetime.fromisoformat(each["creationTimestamp"]),
+        )
+        for _, each in machines
+        if each["status"] in _LIVING
+    ]
+    return Costs([leak for leak in leaks if cluster in (None, leak.cluster)], living_clusters(running, cluster))
 
 
 def remove_leaks(project: Project, leaks: list[Leak], *, tell: Callable[[str], None]) -> None:

@@ -9,6 +9,7 @@ from scaletrain.cluster.cluster_file import ClusterFile, NodeType
 from scaletrain.cluster.gcp_account import Project, all_pages, execute, get_or_none, google_errors, last_part
 from scaletrain.cluster.gcp_network import machine_type
 from scaletrain.cluster.schema import did_you_mean
+from scaletrain.machine_types import too_old
 
 _IMAGE = re.compile(r"(?:.*/)?projects/(?P<project>[^/]+)/global/images/(?:family/(?P<family>[^/]+)|(?P<name>[^/]+))$")
 # Quotas on CPUs, by the first part of a type; https://cloud.google.com/compute/resource-usage
@@ -126,6 +127,8 @@ def _resource_problems(kind: NodeType, facts: MachineFacts, place: str) -> Itera
         yield f"{place}.resources: CPU: {kind.cpus:g}, but a {kind.instance_type} has {facts.vcpus}; lower it"
     if kind.gpus > facts.gpus:
         yield f"{place}.resources: GPU: {kind.gpus:g}, but a {kind.instance_type} has {facts.gpus}; lower it"
+    if problem := too_old(facts.gpu_type):
+        yield f"{place}: {kind.instance_type}: {problem}"
 
 
 def _find_image(project: Project, image: str) -> dict[str, Any] | str:

@@ -1,4 +1,7 @@
-"""Does a cluster install what a job needs beyond the plain scaletrain: the extras that its set-up commands name."""
+"""Does a cluster install what a job needs beyond the plain scaletrain: the extras that its set-up commands name.
+
+Machines with a GPU have the extra gpu, whether it is named or not: setup.sh sees to it.
+"""
 
 import re
 from collections.abc import Iterator
@@ -19,10 +22,12 @@ def extra_problems(command: str, arguments: tuple[str, ...], config: Config, clu
     if not (named := _SETUP.findall(commands)):
         return
     there = [extra for each in named for extra in each.split(",")]
+    if config.train.device != "cpu" and (cluster.provider == "local" or any(kind.gpus for kind in cluster.workers)):
+        there.append("gpu")
     for extra, what in _needed(command, arguments, config):
         if extra not in there and _PACKAGES[extra] not in commands:
-            line = f"bash ~/scaletrain/setup.sh {named[0]},{extra}"
-            yield f"{what}: {cluster.path} does not install it; write in setup_commands: {line}, and run `ray up` again"
+            line = f"bash ~/scaletrain/setup.sh {named[0]}"
+            yield f"{what}: {cluster.path} does not install it; write {line},{extra} for {line}, and run `ray up` again"
 
 
 def _needed(command: str, arguments: tuple[str, ...], config: Config) -> Iterator[tuple[str, str]]:

@@ -65,6 +65,14 @@ class Living:
         )
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What costs money: what is left over, and the clusters that live."""
+
+    leaks: list[Leak]
+    living: list[Living]
+
+
 def living_clusters(machines: list[Machine], cluster: str | None) -> list[Living]:
     """Return one entry for each head among machines, of one cluster or of all, with the number of its workers."""
     workers = Counter((each.cluster, each.zone) for each in machines if not each.is_head)

@@ -16,7 +16,7 @@ class Step:
     """One thing: is it there, or what is to be done about it. `act` is called only once the user agreed."""
 
     what: str
-    todo: Literal["", "make", "change", "remove", "keep"]
+    todo: Literal["", "make", "change", "remove", "keep", "wait"]
     detail: str = ""
     act: Callable[[], None] | None = field(default=None, repr=False)
 
@@ -31,7 +31,7 @@ def plan_table(steps: list[Step], account: str | None) -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
-    colours = {"make": "green", "change": "yellow", "remove": "red", "keep": "cyan", "": "dim"}
+    colours = {"make": "green", "change": "yellow", "remove": "red", "keep": "cyan", "wait": "dim", "": "dim"}
     table = Table("what", "", "", title=escape(account) if account else None, title_justify="left")
     for step in steps:
         colour = colours[step.todo]

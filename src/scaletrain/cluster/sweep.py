@@ -37,20 +37,19 @@ def find(file: Path | None, *, cluster: str | None, region: str | None, project_
 
 def _on_aws(file: ClusterFile | None, cluster: str | None, region: str | None) -> Sweep:
     from scaletrain.cluster.aws_account import connect, own_region
-    from scaletrain.cluster.aws_leaks import find_leaks, find_living, images_of, remove_leaks
+    from scaletrain.cluster.aws_leaks import find_costs, images_of, remove_leaks
 
     account = connect(region or own_region())
-    leaks = find_leaks(account, cluster, images_in_use=images_of(file) if file else None)
-    return Sweep(leaks, find_living(account, cluster), lambda tell: remove_leaks(account, leaks, tell=tell))
+    found = find_costs(account, cluster, images_in_use=images_of(file) if file else None)
+    return Sweep(found.leaks, found.living, lambda tell: remove_leaks(account, found.leaks, tell=tell))
 
 
 def _on_google(file: ClusterFile | None, cluster: str | None, project_id: str | None, region: str) -> Sweep:
     from scaletrain.cluster.gcp_account import connect
-    from scaletrain.cluster.gcp_leaks import find_leaks, find_living, images_of, remove_leaks
+    from scaletrain.cluster.gcp_leaks import find_costs, images_of, remove_leaks
     from scaletrain.cluster.gcp_machines import zone_of
 
     project = connect(project_id, region)
     zone, images = (zone_of(file), images_of(file)) if file else (None, None)
-    leaks = find_leaks(project, cluster, zone=zone, images_in_use=images)
-    living = find_living(project, cluster, zone=zone)
-    return Sweep(leaks, living, lambda tell: remove_leaks(project, leaks, tell=tell))
+    found = find_costs(project, cluster, zone=zone, images_in_use=images)
+    return Sweep(found.leaks, found.living, lambda tell: remove_leaks(project, found.leaks, tell=tell))

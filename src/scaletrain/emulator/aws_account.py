@@ -11,9 +11,9 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
+from scaletrain.emulator import aws_instance_types
 from scaletrain.emulator.aws_authorization import World, needed_permissions
 from scaletrain.emulator.aws_permissions import Policy, is_allowed
 from scaletrain.emulator.aws_request import AwsRequest, Refusal
@@ -22,11 +22,7 @@ ACCOUNT_ID = "123456789012"
 LAPTOP_ACCESS_KEY = "AKIALAPTOP0EMULATED0"
 CLOUD_ACCESS_KEY = "AKIACLOUD00EMULATED0"
 CREDENTIALS_LAST_S = 6 * 3600
-# Ray pages through all instance types at each `ray up`: 14 s for moto's 1,395.
-_SIZES = ("large", "xlarge", "2xlarge", "4xlarge", "8xlarge", "12xlarge", "16xlarge", "24xlarge", "48xlarge")
-_GENERAL = ("m5", "m6i", "m7i", "c7i", "r7i")
-_ACCELERATED = ("g4dn", "g5", "g6", "g6e", "p3", "p4d", "p4de", "p5", "p5en", "p6-b200")
-_SMALL = ("t3.medium", "t3.large")
+PROFILE_UNKNOWN_S = 3  # to EC2, after IAM has made it; on AWS it is some ten seconds
 # Public parameters that name an image, and the user that the image's key goes to.
 _IMAGE_USERS = {"ubuntu": "ubuntu", "amazon": "ec2-user", "al20": "ec2-user", "amzn": "ec2-user", "debian": "admin"}
 _DEEP_LEARNING = (
@@ -69,10 +65,11 @@ class Account:
         self.region = region
         self._issued: dict[str, Credentials] = {}
         self._given_subnets: set[str] = set()
+        self._profiles_made: dict[str, float] = {}
 
     def prepare(self, instance_types: Sequence[str] = ()) -> None:
         """Make the parameters and images that AWS publishes, and keep few instance types (and the given ones)."""
-        _keep_instance_types(self.region, instance_types)
+        aws_instance_types.keep_few(self.region, instance_types)
         default = self.default_group()
         self.backend("ec2").authorize_security_group_ingress(
             default, "-1", "-1", "-1", [], source_groups=[{"GroupId": default}]
@@ -152,7 +149,7 @@ class Account:
 
     def offers(self, instance_type: str) -> bool:
         """Tell whether the region has an instance type."""
-        return instance_type in _offered(self.region)
+        return instance_type in aws_instance_types.offered(self.region)
 
     def default_subnet(self, zone: str | None) -> str:
         """Return the default subnet of a zone, or of the first zone."""
@@ -191,6 +188,16 @@ class Account:
             if each.name == wanted:
                 return each.roles[0] if each.roles else None
         return None
+
+    def note_new_profile(self, name: str) -> None:
+        """Have EC2 learn of an instance profile only some seconds after this."""
+        self._profiles_made = {**self._profiles_made, name: time.monotonic()}
+
+    def may_launch_with(self, profile: str) -> bool:
+        """Tell whether EC2 starts machines with a profile, given by name or ARN: one that it knows, with a role."""
+        made = self._profiles_made.get(profile.rpartition("/")[2])
+        known = made is None or time.monotonic() - made > PROFILE_UNKNOWN_S
+        return known and self.role_of(profile) is not None
 
     def credentials_for(self, instance_id: str, role: str) -> Credentials:
         """Hand out a role's credentials to a machine: the same until half of their time is over."""
@@ -281,23 +288,3 @@ class Account:
 def user_data_of(instance: Any) -> bytes:
     """Return the user data of one of moto's instances."""
     return base64.b64decode(instance.user_data.as_bytes()) if instance.user_data else b""
-
-
-@cache
-def _offered(region: str) -> frozenset[str]:
-    from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
-
-    return frozenset(str(each["InstanceType"]) for each in INSTANCE_TYPE_OFFERINGS["region"].get(region, []))
-
-
-def _keep_instance_types(region: str, wanted: Sequence[str]) -> None:
-    from moto.ec2.models.instance_types import InstanceTypeBackend
-
-    offered = _offered(region)
-    usual = {f"{family}.{size}" for family in _GENERAL for size in _SIZES[:4]} | set(_SMALL)
-    kept = []
-    for each in InstanceTypeBackend.instance_types:
-        name = str(each["InstanceType"])
-        if name in offered and (name in usual or name in wanted or name.partition(".")[0] in _ACCELERATED):
-            kept.append(each)
-    InstanceTypeBackend.instance_types = kept

@@ -54,7 +54,7 @@ class Gate:
             self.account.authorise(request, caller)
             dies = False
             if request.service == "ec2" and request.action == "RunInstances":
-                dies = self._take_failure(request)
+                dies = request.parameters.get("DryRun") != "true" and self._take_failure(request)
                 replace_form(environ, self._completed_launch(request))
             elif request.service == "ec2" and request.action == "StopInstances":
                 self._refuse_to_stop_spot(request)
@@ -84,6 +84,9 @@ class Gate:
             error = (found[1] or found[2]).decode() if found else ""
             if request.action == "RunInstances" and status == 200:
                 self._complete_instances(request, body[0].decode(), dies)
+            # What the account is furnished with beforehand was made long ago.
+            if request.action == "CreateInstanceProfile" and status == 200 and request.access_key != CLOUD_ACCESS_KEY:
+                self.account.note_new_profile(str(request.parameters.get("InstanceProfileName")))
         self._record(request, name, status, error)
         if not request.action.startswith(("Describe", "Get", "List")) and request.service in ("ec2", "iam"):
             self.changed.set()
@@ -121,7 +124,7 @@ class Gate:
         if not self.account.offers(kind):
             raise Refusal("InvalidParameterValue", f"Invalid value '{kind}' for InstanceType.")
         profile = profile_of(request)
-        if profile and self.account.role_of(profile) is None:
+        if profile and not self.account.may_launch_with(profile):
             raise Refusal(
                 "InvalidParameterValue",
                 f"Value ({profile}) for parameter iamInstanceProfile is invalid. Invalid IAM Instance Profile, or one "

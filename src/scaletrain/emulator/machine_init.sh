@@ -15,6 +15,8 @@ mount -t overlay overlay -o lowerdir=/,upperdir=up,workdir=work root
 R=$DISK/root
 mount -t proc proc "$R/proc"
 mount -t sysfs sysfs "$R/sys" 2>/dev/null || mount --rbind /sys "$R/sys"
+# GPUs of this computer are none of the machine's: what a set-up does where it sees one is not to be done here.
+[ ! -d "$R/sys/bus/pci/devices" ] || mount -t tmpfs -o mode=755,size=4k hidden "$R/sys/bus/pci/devices"
 mount -t tmpfs -o mode=755 dev "$R/dev"
 for device in null zero full random urandom tty; do
   touch "$R/dev/$device"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from scaletrain.errors import ConfigError
-from scaletrain.machine_types import MachineType, machine_type, machine_types
+from scaletrain.machine_types import MachineType, machine_type, machine_types, too_old
 
 # GDDR6 keeps its error correction in the memory itself: one part in 16 (nvidia-smi shows 23,034 MiB of an L4's 24 GiB).
 _CORRECTED_IN_MEMORY = ("T4", "A10", "A10G", "L4", "L40S")
@@ -65,18 +65,22 @@ def of_type(
     region: str | None = None,
     head_type: str | None = None,
 ) -> Machines:
-    """Machines of a cloud's type; raises ConfigError for one that is not known."""
+    """Machines of a cloud's type; raises ConfigError for one that is not known, or that torch cannot use."""
+    if problem := type_problem(name):
+        raise ConfigError(problem)
     found = machine_type(name)
-    if found is None:
-        raise ConfigError(unknown_type(name))
+    assert found is not None
     return _made(found, market=market, region=region, head_type=head_type)
 
 
-def unknown_type(name: str) -> str:
-    """What is wrong with a machine type that is not known, and which are."""
+def type_problem(name: str) -> str | None:
+    """What is wrong with a machine type that is not known, or whose GPU torch cannot use; None where it is right."""
     import difflib
 
-    known = [each.name for each in machine_types() if each.gpus]
+    found = machine_type(name)
+    if found is not None:
+        return f"{name}: {problem}" if (problem := too_old(found.gpu)) else None
+    known = [each.name for each in machine_types() if each.gpus and not too_old(each.gpu)]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     advice = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
     return f"{name}: no machine type that is known here; {advice}"

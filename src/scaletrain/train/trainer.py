@@ -23,14 +23,14 @@ from scaletrain.errors import BudgetError, ConfigError, DataError, Interrupted
 from scaletrain.layout import RunLayout
 from scaletrain.log import get_logger
 from scaletrain.model import attention_choice, quantization, sequence_parallel
-from scaletrain.model.kernels import resolve_kernels
+from scaletrain.model.kernels import Kernels
 from scaletrain.run_inputs import inputs_of, is_there
 from scaletrain.stop_request import StopRequest
 from scaletrain.this_machine import find_this_machine, looks_rented
 from scaletrain.track.alerts import Alerts, alerting
 from scaletrain.track.check import check as check_tracking
 from scaletrain.track.tracking import Tracking
-from scaletrain.train import micro_batch, on_ray
+from scaletrain.train import micro_batch, on_ray, packages
 from scaletrain.train.display import Display
 from scaletrain.train.job import Accounting, Job
 from scaletrain.train.local import run_local
@@ -87,11 +87,11 @@ def train(
             config.train.device, gpus=devices.count_local_gpus() if local else on_ray.count_gpus()
         )
         devices.check_gpus(config, device)
-        devices.check_optimizer(config.train)
-        if config.model.lora is not None:
-            devices.check_quantization(config.model.lora.quantization)
         precision = devices.resolve_precision(config.train.precision, device)
         attention = devices.resolve_attention(config.model.attention, device, precision)
+        look = partial(packages.look, config, device)
+        is_far = not local and ray_cluster.address() is not None and packages.matter(config, device)
+        kernels: Kernels = "plain" if is_far else look()  # at once, where nobody has to be asked
         prepared = _inputs(config, use_ray=not local, check_model=partial(_check_model, config, attention))
         index = load_index(prepared.dataset_url)
         total_steps = count_steps(config, index)
@@ -105,11 +105,13 @@ def train(
             device=device,
             precision=precision,
             attention=attention,
-            kernels=resolve_kernels(config.model.kernels, device, zero_stage=config.zero.stage),
+            kernels=kernels,
             reader="local" if local else "ray",
             accounting=accounting,
         )
         probe = partial(on_a_worker, job, most_workers=most_workers)
+        if is_far and _committed_step(job.run) < job.last_step:  # for nothing, no machine is started
+            job = replace(job, kernels=probe(look))
         job = replace(job, config=micro_batch.settle(job, on_a_worker=probe))
         return _run(job, index, local=local, alerts=alerts, stop=stop, on_lines=on_lines, most_workers=most_workers)
 
