@@ -4,6 +4,7 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 the run f
 130 interrupted (the state was saved first).
 """
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -104,6 +105,9 @@ app.add_typer(cli_serve.keys_app, name="keys")
 
 def main() -> None:
     """Entry point of the `scaletrain` command."""
+    # Read when torch is first imported, here and in the processes that are started: OpenMP's threads spin while they
+    # wait, and where something else wants the cores, a training on them takes many times as long for it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
 
 

@@ -119,7 +119,7 @@ def test_a_run_goes_from_two_workers_to_one_to_three(cluster: Cluster, tmp_path:
 def test_a_run_whose_head_is_lost_goes_on_on_a_new_cluster(machine: Machine, tmp_path: Path) -> None:
     """SIGKILL of all of the head but the driver: one error with what to do; then the same command on a new cluster."""
     run = RunLayout(str(tmp_path / "bucket"), "tiny")
-    options = ("scaling.workers=1", "train.steps=100000", "checkpoint.every_steps=10")
+    options = ("scaling.workers={min: 1, max: 2}", "train.steps=100000", "checkpoint.every_steps=10")
 
     def committed_step() -> int:
         newest = checkpoint.latest(run)

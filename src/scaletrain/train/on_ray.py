@@ -171,13 +171,14 @@ def _run_attempt(
     stop_sent = regroup_sent = False
     while thread.is_alive():
         thread.join(timeout=_POLL_S)
+        # First, for it is an error at once where Ray's head is lost; a look at places would wait, and end this process.
+        growth.show(take_lines(board, on_lines))
         if stop.is_set() and not stop_sent:
             storage.write_bytes(job.run.stop_request(job.attempt), b"")
             stop_sent = True
         elif not regroup_sent and growth.must_regroup():
             storage.create(job.run.stop_request(job.attempt), _REGROUP)  # what the user asked for before stays
             regroup_sent = True
-        growth.show(take_lines(board, on_lines))
     growth.release()
     error = ray.get(board.first_error.remote())
     take_lines(board, on_lines)
