@@ -165,7 +165,8 @@ def test_a_billion_laughs_are_refused(tmp_path: Path) -> None:
         ('<posts>\n<row Body="\xff"/></posts>', r"Posts\.xml:2: not XML .*not well-formed"),
         ('<?xml version="1.0" encoding="utf-99"?>\n<posts>', r"Posts\.xml:2: not XML"),
         ("", r"Posts\.xml:1: not XML .*no element found"),
-        ("7z\xbc\xaf'\x1c", r"Posts\.xml:1: not XML"),
+        ("\x02\xbc\xaf'\x1c", r"Posts\.xml:1: not XML"),
+        ("7z\xbc\xaf'\x1c", r"Posts\.xml: is a 7z archive; unpack it"),
     ],
 )
 def test_xml_that_is_not_whole_is_an_error(tmp_path: Path, content: str, problem: str) -> None:

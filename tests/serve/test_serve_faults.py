@@ -244,7 +244,7 @@ def test_a_client_that_reads_nothing_holds_up_nobody() -> None:
         address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
         body = orjson.dumps({**CHAT, "stream": True})
         head = (
-            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}"
         )
         with socket.create_connection(address) as silent:
