@@ -15,13 +15,21 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from scaletrain.data.conversation import Drop
-from scaletrain.data.rendering import CHANGED, Messages, Rendered, TurnSpan, apply, apply_to_one, begins_with_system
+from scaletrain.data.rendering import (
+    CHANGED,
+    Messages,
+    Rendered,
+    TurnSpan,
+    apply,
+    apply_to_one,
+    begins_with_system,
+    unsaid,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _EXCHANGES = 3  # a first, one between, a last
-_NOT_SAID = 0xF0000  # and on: for private use
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +118,7 @@ def as_asked(messages: Messages, text: str, tokenizer: "PreTrainedTokenizerBase"
 @functools.lru_cache(maxsize=8)
 def _learn(tokenizer: "PreTrainedTokenizerBase", chat_template: str | None, *, has_system: bool) -> _Asked | None:
     """Learn what stands around turns of characters that no text has."""
-    roles = ["system"] * has_system + ["user", "assistant"] * _EXCHANGES
-    messages = [{"role": role, "content": chr(_NOT_SAID + number)} for number, role in enumerate(roles)]
+    messages = unsaid(_EXCHANGES, has_system=has_system)
     said = [message["content"] for message in messages]
     try:
         [whole] = apply(tokenizer, [messages], add_generation_prompt=False)
@@ -125,10 +132,9 @@ def _learn(tokenizer: "PreTrainedTokenizerBase", chat_template: str | None, *, h
     opening, (first, answer, question, *others, last_answer, end) = between[:has_system], between[has_system:]
     if others != [answer, question]:
         return None
-    first_prompt, prompt = (
-        text.rpartition(content)[2] for text, content in zip(prompts, said[has_system::4], strict=False)
-    )
-    question_end = after_question.rpartition(said[has_system])[2]
+    first_question, last_question = said[has_system], said[-2]
+    question_end = after_question.rpartition(first_question)[2]
+    first_prompt, prompt = prompts[0].rpartition(first_question)[2], prompts[1].rpartition(last_question)[2]
     answer_end, header_of_question = _end_and_next(question, end, tokenizer)
     if not answer_end or first_prompt != prompt or prompt in ("", question_end):
         return None

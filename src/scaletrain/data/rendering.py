@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Messages = Sequence[dict[str, str]]
 REMEDY = "give another with data.chat_template"
+_NOT_SAID = 0xF0000  # and on: for private use
 CHANGED = "changed_by_chat_template"  # why a conversation is dropped that it does not write as it does others
 
 
@@ -36,6 +37,12 @@ class Rendered:
 def begins_with_system(messages: Messages) -> bool:
     """Whether a conversation begins with a system turn."""
     return messages[0]["role"] == "system"
+
+
+def unsaid(exchanges: int, *, has_system: bool) -> list[dict[str, str]]:
+    """A conversation of characters that no text has, to learn from what a template puts around them."""
+    roles = ["system"] * has_system + ["user", "assistant"] * exchanges
+    return [{"role": role, "content": chr(_NOT_SAID + number)} for number, role in enumerate(roles)]
 
 
 def apply(

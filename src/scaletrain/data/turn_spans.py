@@ -29,6 +29,7 @@ from scaletrain.data.rendering import (
     apply,
     apply_to_one,
     begins_with_system,
+    unsaid,
 )
 from scaletrain.errors import DataError
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _LEARNED_TURNS = 4
-_NOT_SAID = 0xF0000  # and on: for private use
 
 
 def render_all(conversations: Sequence[Conversation], tokenizer: "PreTrainedTokenizerBase") -> list[Rendered | Drop]:
@@ -128,8 +128,7 @@ class _Frame:
 @functools.lru_cache(maxsize=8)
 def _frame(tokenizer: "PreTrainedTokenizerBase", chat_template: str | None, *, has_system: bool) -> _Frame | None:
     """Learn from four turns of characters that no text has; None where the template does not show them as they are."""
-    roles = ["system"] * has_system + ["user", "assistant"] * (_LEARNED_TURNS // 2)
-    messages = [{"role": role, "content": chr(_NOT_SAID + number)} for number, role in enumerate(roles)]
+    messages = unsaid(_LEARNED_TURNS // 2, has_system=has_system)
     try:
         [text] = apply(tokenizer, [messages], add_generation_prompt=False)
         spans = _spans_of_beginnings(text, messages, tokenizer)
