@@ -34,10 +34,10 @@ setup: $(READY)  ## Set up .venv: about three minutes, once
 quickstart: $(READY)  ## Fine-tune a real chat model on this machine and talk to it: about four minutes
 	@launch/quickstart.sh
 
-test: $(READY)  ## Run the tests: about 19 minutes on 2 cores
+test: $(READY)  ## Run the tests: about 20 minutes on 2 cores
 	@$(BIN)/pytest $(TWO_AT_ONCE) -m "not long and not soak"
 
-test-long: $(READY)  ## Run the long tests (quickstart, faults, emulated clouds): about 35 minutes
+test-long: $(READY)  ## Run the long tests (quickstart, faults, emulated clouds): about 33 minutes
 	@$(BIN)/pytest $(TWO_AT_ONCE) -m "long and not soak"
 
 soak: $(READY)  ## Run what is too slow for every day: a bare machine, more clouds and faults, an hour of these (goes on)

@@ -28,7 +28,7 @@ FIELDS = (
 )
 POPULATION = (
     "sweep={parameters: {train.learning_rate: {choice: [1.0e-2, 2.0e-3, 1.0e-7]}}, metric: loss, trials: 2, "
-    "at_once: 2, every_steps: 4, scheduler: {kind: pbt, every_steps: 16, share: 0.5}}"
+    "at_once: 2, every_steps: 10, scheduler: {kind: pbt, every_steps: 100, share: 0.5}}"
 )
 
 
@@ -70,7 +70,8 @@ def test_a_sweep_whose_processes_are_killed_goes_on(tmp_path: Path) -> None:
 def test_a_population_goes_on_with_exact_clones(tmp_path: Path) -> None:
     """The worse of two trials becomes the better one's clone: the same bytes by hash, and a ledger that verifies."""
     config, layout = write_tiny(tmp_path, root=str(tmp_path)), SweepLayout(str(tmp_path), "tiny")
-    run("sweep", config, "scaling.workers=1", "train.steps=48", "checkpoint.keep=100", POPULATION)
+    # So many steps that neither is over before the other has come to its first comparison.
+    run("sweep", config, "scaling.workers=1", "train.steps=300", "checkpoint={every_steps: 25, keep: 20}", POPULATION)
     trials = trials_of(layout)
     clones = [one for each in trials.values() for one in each.stretches[1:]]
     assert clones
