@@ -15,11 +15,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from scaletrain.data.conversation import Drop
+from scaletrain.data.frame import Around, Frame
 from scaletrain.data.rendering import (
     CHANGED,
     Messages,
     Rendered,
-    TurnSpan,
     apply,
     apply_to_one,
     begins_with_system,
@@ -36,20 +36,21 @@ _EXCHANGES = 3  # a first, one between, a last
 class _Written:
     """What the template writes around turns of a whole conversation.
 
-    first: before the first question. answer: between a question and its answer; last_answer: the same of the last.
-    question: between an answer and the next question. end: after the last answer.
+    opening: before a system turn. first: before the first question. answer: between a question and its answer;
+    last_answer: the same of the last. question: between an answer and the next question. end: after the last answer.
     """
 
+    opening: str
     first: str
     answer: str
     question: str
     last_answer: str
     end: str
 
-    def around(self, messages: Messages, *, opening: str) -> str:
+    def around(self, messages: Messages) -> str:
         """The text of a conversation, if the template does the same around all that is said."""
         first = int(begins_with_system(messages))
-        parts = [opening, messages[0]["content"]] if first else []
+        parts = [self.opening, messages[0]["content"]] if first else []
         turns = messages[first:]
         for number, turn in enumerate(turns):
             if turn["role"] == "user":
@@ -57,42 +58,6 @@ class _Written:
             else:
                 parts += (self.last_answer if number == len(turns) - 1 else self.answer, turn["content"])
         return "".join([*parts, self.end])
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What is put around turns so that each answer is as the model is asked for it.
-
-    question, question_end: before and after one. answer, answer_end: the same, where the first `header` characters are
-    the prompt for the answer and not its own. opening: before a system turn. first: before the first question.
-    """
-
-    opening: str
-    first: str
-    question: str
-    question_end: str
-    answer: str
-    header: int
-    answer_end: str
-    written: _Written
-
-    def around(self, messages: Messages, text: str) -> Rendered | Drop:
-        """Put the turns together; a Drop where the template's own text of them is not what was learned."""
-        if text != self.written.around(messages, opening=self.opening):
-            return Drop(CHANGED, "the chat template writes these turns otherwise than others")
-        first = int(begins_with_system(messages))
-        parts = [self.opening + messages[0]["content"]] if first else []
-        spans, start, stop = [], 0, len(parts[0]) if first else 0
-        for number, turn in enumerate(messages[first:]):
-            is_user = turn["role"] == "user"
-            before = (self.question if number else self.first) if is_user else self.answer
-            after = self.question_end if is_user else self.answer_end
-            spoken = stop + (len(before) if is_user else self.header)
-            parts += (before, turn["content"], after)
-            stop += len(before) + len(turn["content"]) + len(after)
-            spans.append(TurnSpan(start, spoken, stop))
-            start = stop
-        return Rendered("".join(parts), spans)
 
 
 def as_asked(messages: Messages, text: str, tokenizer: "PreTrainedTokenizerBase") -> Rendered | Drop | None:
@@ -112,12 +77,17 @@ def as_asked(messages: Messages, text: str, tokenizer: "PreTrainedTokenizerBase"
         if isinstance(answered, Drop):
             return answered
         text = answered
-    return learned.around(messages, text)
+    written, asked = learned
+    if text != written.around(messages):
+        return Drop(CHANGED, "the chat template writes these turns otherwise than others")
+    return asked.around(messages)
 
 
 @functools.lru_cache(maxsize=8)
-def _learn(tokenizer: "PreTrainedTokenizerBase", chat_template: str | None, *, has_system: bool) -> _Asked | None:
-    """Learn what stands around turns of characters that no text has."""
+def _learn(
+    tokenizer: "PreTrainedTokenizerBase", chat_template: str | None, *, has_system: bool
+) -> tuple[_Written, Frame] | None:
+    """Learn, of characters that no text has, what the template writes around turns and what is to stand there."""
     messages = unsaid(_EXCHANGES, has_system=has_system)
     said = [message["content"] for message in messages]
     try:
@@ -140,16 +110,11 @@ def _learn(tokenizer: "PreTrainedTokenizerBase", chat_template: str | None, *, h
         return None
     question_end = question_end if prompt.startswith(question_end) else ""
     before = last_answer if last_answer.startswith(prompt) else prompt
-    return _Asked(
-        opening="".join(opening),
-        first=first,
-        question=header_of_question,
-        question_end=question_end,
-        answer=before.removeprefix(question_end),
-        header=len(prompt) - len(question_end),
-        answer_end=answer_end,
-        written=_Written(first, answer, question, last_answer, end),
-    )
+    header = len(prompt) - len(question_end)
+    asked = Around(before.removeprefix(question_end), header, answer_end)
+    turns = (Around(first, 0, question_end), asked, Around(header_of_question, 0, question_end), asked)
+    before_system = "".join(opening)
+    return _Written(before_system, first, answer, question, last_answer, end), Frame(before_system, turns)
 
 
 def _between(whole: str, said: list[str]) -> list[str] | None:

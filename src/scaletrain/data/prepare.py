@@ -66,8 +66,8 @@ def prepare(
 
     `use_ray=False` does the same in this process. With Ray, the cluster that the caller is connected to does the work,
     or the one that RAY_ADDRESS names, or this machine. `check_model` may refuse the model, by its URL, before any data
-    is read for it. Raises ConfigError, DataError, ModelError, StorageError, and
-    ClusterError where Ray fails, or no machine comes within `scaling.wait_minutes`.
+    is read for it. Raises ConfigError, DataError, ModelError, StorageError, and ClusterError where Ray fails, or no
+    machine comes within `scaling.wait_minutes`.
     """
     section, root = config.data, config.storage.root
     _check(section)

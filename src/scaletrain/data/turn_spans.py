@@ -15,11 +15,11 @@ A template that writes an answer otherwise once more turns follow has no such tu
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scaletrain.data.asked_turns import as_asked
 from scaletrain.data.conversation import Conversation, Drop
+from scaletrain.data.frame import Around, Frame
 from scaletrain.data.rendering import (
     CHANGED,
     REMEDY,
@@ -59,7 +59,7 @@ def render_all(conversations: Sequence[Conversation], tokenizer: "PreTrainedToke
 
 
 def _find_spans(
-    text: str, messages: Messages, frame: "_Frame | None", tokenizer: "PreTrainedTokenizerBase"
+    text: str, messages: Messages, frame: "Frame | None", tokenizer: "PreTrainedTokenizerBase"
 ) -> Rendered | Drop:
     in_frame = as_asked(messages, text, tokenizer) if frame is None else frame.around(messages)
     if isinstance(in_frame, Rendered) and (frame is None or in_frame.text == text):
@@ -87,46 +87,8 @@ def _says_it_all(text: str, spans: Sequence[TurnSpan], messages: Messages) -> bo
 # --- What a template puts around turns ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Around:
-    """What stands before and after what a turn says; an assistant's header is the first `header` characters."""
-
-    before: str
-    header: int
-    after: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """What a template puts around the first four turns; those that follow are like the last two.
-
-    `opening` is what stands before a system turn's text, if there is one. `is_certain`: whatever is said, the text is
-    what is said in this frame.
-    """
-
-    opening: str
-    turns: Sequence[_Around]
-    is_certain: bool
-
-    def around(self, messages: Messages) -> Rendered:
-        """Return what is said in this frame."""
-        first = int(begins_with_system(messages))
-        parts = [self.opening + messages[0]["content"]] if first else []
-        spans = []
-        start, stop = 0, len(parts[0]) if first else 0
-        for turn, message in enumerate(messages[first:]):
-            around = self.turns[turn if turn < _LEARNED_TURNS else _LEARNED_TURNS - 2 + turn % 2]
-            content = message["content"]
-            parts += (around.before, content, around.after)
-            spoken = stop + around.header
-            stop += len(around.before) + len(content) + len(around.after)
-            spans.append(TurnSpan(start, spoken, stop))
-            start = stop
-        return Rendered("".join(parts), spans)
-
-
 @functools.lru_cache(maxsize=8)
-def _frame(tokenizer: "PreTrainedTokenizerBase", chat_template: str | None, *, has_system: bool) -> _Frame | None:
+def _frame(tokenizer: "PreTrainedTokenizerBase", chat_template: str | None, *, has_system: bool) -> Frame | None:
     """Learn from four turns of characters that no text has; None where the template does not show them as they are."""
     messages = unsaid(_LEARNED_TURNS // 2, has_system=has_system)
     try:
@@ -135,7 +97,7 @@ def _frame(tokenizer: "PreTrainedTokenizerBase", chat_template: str | None, *, h
     except (Drop, DataError):  # other conversations may do better, and raise the same where they do not
         return None
     opening = ""
-    turns: list[_Around] = []
+    turns: list[Around] = []
     for span, message in zip(spans, messages[has_system:], strict=True):
         before, found, after = text[span.start : span.stop].partition(message["content"])
         header = span.spoken - span.start
@@ -144,12 +106,12 @@ def _frame(tokenizer: "PreTrainedTokenizerBase", chat_template: str | None, *, h
             found = found and system_found
         if not found or header > len(before):
             return None
-        turns.append(_Around(before, header, after))
+        turns.append(Around(before, header, after))
     if not turns[-1].after:  # answers would not learn to end; asked_turns.py ends them
         return None
     around = "".join([opening, *(each.before + each.after for each in turns)])
     is_certain = not any(message["content"] in around for message in messages) and _only_prints(chat_template or "")
-    return _Frame(opening, turns, is_certain)
+    return Frame(opening, turns, is_certain)
 
 
 def _only_prints(chat_template: str) -> bool:
